@@ -1,0 +1,45 @@
+"""One rule for every elementwise activation: a value and its derivatives, in a row."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from .._custom_vjp import custom_vjp
+from .._precision import narrow, widen
+
+
+def elementwise(value: Callable, *derivatives: Callable) -> Callable:
+    """``value`` with ``derivatives[0]`` for its derivative, and so on along the row.
+
+    All are functions of one floating array of a wide dtype (float32 or float64); what
+    is returned takes any floating dtype, computes in the wide one and rounds once.
+    The last one is differentiated by JAX.  The residual is the input.
+    """
+    if not derivatives:
+        return value
+    slope = elementwise(*derivatives)
+
+    @custom_vjp
+    def f(x):
+        return narrow(value(widen(x)), x)
+
+    def fwd(x):
+        return f(x), x
+
+    def bwd(x, g):
+        return (narrow(widen(g) * slope(widen(x)), x),)
+
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def as_floating(name: str, x: jax.typing.ArrayLike) -> jax.Array:
+    """``x`` as a floating array, promoted as `jax.nn` promotes; complex is refused."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"{name} is defined for real inputs, but x has dtype {x.dtype}. Take x.real, "
+            "or apply the function to the real and imaginary parts apart."
+        )
+    return x.astype(jnp.promote_types(x.dtype, jnp.result_type(float))) if not jnp.issubdtype(x.dtype, jnp.floating) else x
