@@ -1,0 +1,6 @@
+"""Eight CPU devices, strict dtype promotion: what every test runs under."""
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
