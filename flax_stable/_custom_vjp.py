@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
 def custom_vjp(
@@ -203,18 +204,17 @@ class _CustomVJP:
                 kept[:] = [i for i in moving if cts[i] is not None]
                 return [cts[i] for i in kept]
 
-            transposed = jax.linear_transpose(
-                pull_back, *[jax.typeof(out_leaves[i]) for i in smooth]
-            )
+            types = [jax.typeof(out_leaves[i]) for i in smooth]
+            jaxpr = jax.make_jaxpr(pull_back)(*types)
+            if (eqn := _constant_term(jaxpr.jaxpr, jaxpr.jaxpr.invars)) is not None:
+                raise self._not_linear(f"it adds to g a term without g: {eqn}")
+            transposed = jax.linear_transpose(jaxpr_as_fun(jaxpr), *types)
             try:
                 return transposed([moving[i] for i in kept])
+            except NotImplementedError as e:
+                raise self._not_linear(str(e).rstrip(".")) from e
             except Exception as e:
-                raise TypeError(
-                    f"bwd of the custom_vjp function {self._name} cannot be transposed "
-                    f"({type(e).__name__}: {e}). Forward mode is the transpose of bwd, "
-                    "which has to be linear in the cotangent g. If it is not meant to "
-                    "be, decorate with @custom_vjp(forward_mode=False)."
-                ) from e
+                raise self._not_linear("g meets itself, or decides a branch") from e
 
         # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
         # from them, and its barrier keeps XLA from merging that with the forward pass.
@@ -224,6 +224,14 @@ class _CustomVJP:
         for i, t in zip(smooth, push_forward(residuals, moving), strict=True):
             tangent_leaves[i] = t
         return out, jax.tree.unflatten(out_tree, tangent_leaves)
+
+    def _not_linear(self, reason: str) -> TypeError:
+        return TypeError(
+            f"bwd of the custom_vjp function {self._name} cannot be transposed: "
+            f"{reason}. Forward mode is the transpose of bwd, which has to be linear in "
+            "the cotangent g. If it is not meant to be, decorate with "
+            "@custom_vjp(forward_mode=False)."
+        )
 
     def _forward(self, static: list, primals: tuple) -> tuple:
         """``fwd`` of all arguments, each in its place, checked to be a pair."""
@@ -275,17 +283,12 @@ class _CustomVJP:
                 f"of the structure of {argument}, {jax.tree.structure(primal)}, but it "
                 f"returned {jax.tree.structure(ct)}. None stands for a zero cotangent."
             ) from None
-        for i, (x, ct) in enumerate(zip(expected, leaves, strict=True)):
-            if ct is None or not _is_inexact(x):
-                leaves[i] = None
-            elif (np.shape(ct), jnp.result_type(ct)) != (
-                np.shape(x),
-                jnp.result_type(x),
-            ):
+        for x, leaf in zip(expected, leaves, strict=True):
+            if leaf is not None and _is_inexact(x) and not _same_type(leaf, x):
                 raise ValueError(
                     f"bwd of the custom_vjp function {self._name} must return a "
                     f"cotangent of the shape and dtype of {argument}, {_type(x)}, but "
-                    f"it returned {_type(ct)}."
+                    f"it returned {_type(leaf)}."
                 )
         return leaves
 
@@ -304,6 +307,35 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
     return tuple(sorted({*argnums, *map(names.index, argnames)}))
 
 
+def _constant_term(jaxpr: Any, linear: Sequence[Any]) -> Any:
+    """An equation that adds a constant to a variable that depends on ``linear``.
+
+    Transposition would drop the constant without a word.  Zeros are no constants.
+    """
+    depends, zeros = set(linear), set()
+
+    def is_zero(x):
+        return x in zeros if not isinstance(x, Literal) else not np.any(x.val)
+
+    for eqn in jaxpr.eqns:
+        inside = [not isinstance(x, Literal) and x in depends for x in eqn.invars]
+        name = eqn.primitive.name
+        if name in ("broadcast_in_dim", "convert_element_type"):
+            zeros.update(eqn.outvars if is_zero(eqn.invars[0]) else ())
+        if not any(inside):
+            continue
+        depends.update(eqn.outvars)
+        alone = [x for x, i in zip(eqn.invars, inside, strict=True) if not i]
+        if name in ("add", "sub", "add_any") and not all(map(is_zero, alone)):
+            return eqn
+        called = eqn.params.get("jaxpr")
+        if isinstance(called, ClosedJaxpr) and len(called.jaxpr.invars) == len(inside):
+            within = [v for v, i in zip(called.jaxpr.invars, inside, strict=True) if i]
+            if (found := _constant_term(called.jaxpr, within)) is not None:
+                return found
+    return None
+
+
 def _is_inexact(x: Any) -> bool:
     return jnp.issubdtype(jax.typeof(x).dtype, np.inexact)
 
@@ -318,6 +350,11 @@ def _symbolic_zero(x: Any) -> SymbolicZero:
 
 def _float0_zeros(x: Any) -> np.ndarray:
     return np.zeros(np.shape(x), float0)
+
+
+def _same_type(x: Any, y: Any) -> bool:
+    x, y = jax.typeof(x), jax.typeof(y)
+    return x.shape == y.shape and x.dtype == y.dtype
 
 
 def _type(x: Any) -> str:
