@@ -1,0 +1,89 @@
+"""The examples run, and print what they promise."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flax_stable as fs
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str) -> str:
+    package_root = str(Path(fs.__file__).parents[1])
+    path = os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def softplus_page() -> str:
+    return run("custom_vjp_softplus.py")
+
+
+def after(page: str, label: str) -> str:
+    """What stands behind a label, to the end of its line."""
+    return page.partition(label)[2].splitlines()[0]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+INPUTS = [-10.0, 0.0, 10.0, 80.0, 100.0]
+
+
+def test_softplus_table(softplus_page):
+    header, _, *rows = softplus_page.splitlines()[: 2 + len(INPUTS)]
+    assert [cell.strip() for cell in header.split("|")] == [
+        "Input",
+        "Naive Grad",
+        "Custom Grad",
+    ]
+    table = [[float(cell) for cell in row.split("|")] for row in rows]
+    assert [x for x, _, _ in table] == INPUTS
+    for x, naive, custom in table:
+        assert custom == pytest.approx(sigmoid(x), abs=1e-7)
+        if x < 88:
+            assert naive == pytest.approx(sigmoid(x), abs=1e-7)
+        else:
+            assert math.isnan(naive)
+
+
+@pytest.mark.parametrize(
+    "label, expected, relative",
+    [
+        ("Jitted gradient:", [sigmoid(x) for x in INPUTS], 1e-6),
+        ("jacfwd, diagonal:", [sigmoid(x) for x in INPUTS], 1e-6),
+        ("hessian, diagonal:", [sigmoid(x) * sigmoid(-x) for x in INPUTS], 2e-6),
+    ],
+)
+def test_softplus_arrays(softplus_page, label, expected, relative):
+    printed = [float(x) for x in after(softplus_page, label).strip(" []").split()]
+    # The smallest normal float32 is the floor below which zero is an answer.
+    assert printed == pytest.approx(expected, rel=relative, abs=1.2e-38)
+
+
+@pytest.mark.parametrize(
+    "label, bound",
+    [("from central differences:", 3e-5), ("from autodiff:", 5e-7)],
+)
+def test_softplus_references(softplus_page, label, bound):
+    assert 0 <= float(after(softplus_page, label)) <= bound
+
+
+def test_softplus_jvp(softplus_page):
+    value = math.log1p(math.exp(2))
+    printed = f"value {value:.6f}, slope {sigmoid(2):.6f}"
+    assert after(softplus_page, "jvp at 2:").strip() == printed
