@@ -304,7 +304,17 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
             f"nondiff_argnames of {name} must name its parameters ({', '.join(names)}), "
             f"but got {', '.join(map(repr, unknown))}."
         )
-    return tuple(sorted({*argnums, *map(names.index, argnames)}))
+    positions = sorted({*argnums, *map(names.index, argnames)})
+    variadic = inspect.Parameter.VAR_POSITIONAL in [
+        p.kind for p in signature.parameters.values()
+    ]
+    outside = [i for i in positions if i < 0 or (i >= len(names) and not variadic)]
+    if outside:
+        raise ValueError(
+            f"nondiff_argnums of {name} must be positions among its {len(names)} "
+            f"parameters, but got {', '.join(map(str, outside))}."
+        )
+    return tuple(positions)
 
 
 def _constant_term(jaxpr: Any, linear: Sequence[Any]) -> Any:
