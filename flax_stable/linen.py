@@ -1,0 +1,180 @@
+"""Modules for `flax.linen`: declarations of the functions of the library."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from flax.typing import (
+    DotGeneralT,
+    Dtype,
+    Initializer,
+    PrecisionLike,
+)
+
+from . import _positive
+from ._activations import sigmoid as _sigmoid
+from ._activations import softplus as _softplus
+from ._positive import positive_kernels as positive_kernels
+
+
+class Softplus(nn.Module):
+    """`flax_stable.softplus`, ``log(1 + exp(x))``, as a module without parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.Softplus().apply({}, jnp.array([-100.0, 0.0, 100.0])).round(4)
+      Array([  0.    ,   0.6931, 100.    ], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _softplus.softplus(x)
+
+
+class InverseSoftplus(nn.Module):
+    """`flax_stable.inverse_softplus`, ``log(exp(y) - 1)``, as a module.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.InverseSoftplus().apply({}, jnp.array([0.0, 100.0]))
+      Array([-inf, 100.], dtype=float32)
+    """
+
+    def __call__(self, y: jax.typing.ArrayLike) -> jax.Array:
+        return _softplus.inverse_softplus(y)
+
+
+class Sigmoid(nn.Module):
+    """`flax_stable.sigmoid`, ``1 / (1 + exp(-x))``, as a module without parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.Sigmoid().apply({}, jnp.array([-100.0, 0.0, 100.0])).round(2)
+      Array([0. , 0.5, 1. ], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _sigmoid.sigmoid(x)
+
+
+class LogSigmoid(nn.Module):
+    """`flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``, as a module.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.LogSigmoid().apply({}, jnp.array([-100.0, 0.0])).round(4)
+      Array([-100.    ,   -0.6931], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _sigmoid.log_sigmoid(x)
+
+
+class Tanh(nn.Module):
+    """`flax_stable.tanh` as a module without parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.Tanh().apply({}, jnp.array([-100.0, 0.0, 100.0]))
+      Array([-1.,  0.,  1.], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _sigmoid.tanh(x)
+
+
+class StableSoftplusDense(nn.Module):
+    """A dense layer whose kernel is positive: ``kernel = softplus(raw_kernel)``.
+
+    ``y = x @ softplus(raw_kernel) + bias`` over the last axis, so every output is an
+    increasing function of every input.  Fields, defaults and dtype promotion are those
+    of `flax.linen.Dense`; only the default of ``kernel_init`` differs.  The softplus is
+    taken in the dtype of the parameters, before promotion.
+
+    The parameters are ``raw_kernel``, of shape ``(inputs, features)`` and any sign, and
+    ``bias``.  `positive_kernels` reads the positive kernel out of them.  Mind that
+    weight decay on ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``, not to
+    0.
+
+    Attributes:
+      features: the number of outputs.
+      use_bias: whether to add a bias.
+      dtype: the dtype of the computation; by default that of inputs and parameters.
+      param_dtype: the dtype of the parameters, a real floating one.
+      precision: the precision of the product, see `jax.lax.Precision`.
+      kernel_init: the initializer of the *positive* kernel; ``raw_kernel`` starts as
+        its inverse_softplus.  Partitioning boxes are kept.  Under `jax.jit` values
+        cannot be checked: there one below 0 becomes NaN, and 0 a weight that never
+        moves.
+      bias_init: the initializer of the bias.
+      promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      dot_general: the product, `jax.lax.dot_general` by default.
+      dot_general_cls: a class or function that makes the product, and goes before
+        ``dot_general``.
+
+    Raises:
+      ValueError: the last axis of the inputs is not what the parameters were made for,
+        or ``kernel_init`` returned values that are not positive.
+      TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> from flax import linen as nn
+      >>> model = nn.Sequential(
+      ...   [fs.linen.StableSoftplusDense(8), fs.linen.Tanh(), nn.Dense(2)]
+      ... )
+      >>> variables = model.init(jax.random.key(0), jnp.ones((1, 3)))
+      >>> jax.tree.map(jnp.shape, variables["params"]["layers_0"])
+      {'bias': (8,), 'raw_kernel': (3, 8)}
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = _positive.near_permutation()
+    bias_init: Initializer = nn.initializers.zeros_init()
+    promote_dtype: Callable[..., Any] = promote_dtype
+    dot_general: DotGeneralT | None = None
+    dot_general_cls: Any = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Applies the layer to ``inputs`` of shape ``(..., inputs)``."""
+        self._assert_inputs(inputs)
+        raw_kernel = self.param(
+            "raw_kernel",
+            _positive.raw_kernel_init(self.kernel_init),
+            (jnp.shape(inputs)[-1], self.features),
+            self.param_dtype,
+        )
+        bias = None
+        if self.use_bias:
+            bias = self.param(
+                "bias", self.bias_init, (self.features,), self.param_dtype
+            )
+        inputs, kernel, bias = self.promote_dtype(
+            inputs, _positive.to_kernel(raw_kernel), bias, dtype=self.dtype
+        )
+        dot_general = self.dot_general or jax.lax.dot_general
+        if self.dot_general_cls is not None:
+            dot_general = self.dot_general_cls()
+        return _positive.dense(
+            inputs, kernel, bias, dot_general, precision=self.precision
+        )
+
+    def _assert_inputs(self, inputs: jax.Array) -> None:
+        raw_kernel = None
+        if self.has_variable("params", "raw_kernel"):
+            raw_kernel = nn.meta.unbox(self.get_variable("params", "raw_kernel"))
+        name = f" {'/'.join(self.path)!r}" if self.path else ""
+        _positive.assert_inputs(
+            type(self).__name__ + name,
+            inputs,
+            raw_kernel,
+            "Move the features to the last axis, or initialize the layer for this "
+            "width.",
+        )

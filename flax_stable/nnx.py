@@ -1,0 +1,211 @@
+"""Modules for `flax.nnx`: declarations of the functions of the library."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype as _promote_dtype
+from flax.typing import (
+    DotGeneralT,
+    Dtype,
+    Initializer,
+    PrecisionLike,
+    PromoteDtypeFn,
+)
+
+from . import _positive
+from ._activations import sigmoid as _sigmoid
+from ._activations import softplus as _softplus
+
+_kernel_init = _positive.near_permutation()
+_bias_init = nnx.initializers.zeros_init()
+
+
+class Softplus(nnx.Module):
+    """`flax_stable.softplus`, ``log(1 + exp(x))``, as a module without parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.nnx.Softplus()(jnp.array([-100.0, 0.0, 100.0])).round(4)
+      Array([  0.    ,   0.6931, 100.    ], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _softplus.softplus(x)
+
+
+class InverseSoftplus(nnx.Module):
+    """`flax_stable.inverse_softplus`, ``log(exp(y) - 1)``, as a module.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.nnx.InverseSoftplus()(jnp.array([0.0, 100.0]))
+      Array([-inf, 100.], dtype=float32)
+    """
+
+    def __call__(self, y: jax.typing.ArrayLike) -> jax.Array:
+        return _softplus.inverse_softplus(y)
+
+
+class Sigmoid(nnx.Module):
+    """`flax_stable.sigmoid`, ``1 / (1 + exp(-x))``, as a module without parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.nnx.Sigmoid()(jnp.array([-100.0, 0.0, 100.0])).round(2)
+      Array([0. , 0.5, 1. ], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _sigmoid.sigmoid(x)
+
+
+class LogSigmoid(nnx.Module):
+    """`flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``, as a module.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.nnx.LogSigmoid()(jnp.array([-100.0, 0.0])).round(4)
+      Array([-100.    ,   -0.6931], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _sigmoid.log_sigmoid(x)
+
+
+class Tanh(nnx.Module):
+    """`flax_stable.tanh` as a module without parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.nnx.Tanh()(jnp.array([-100.0, 0.0, 100.0]))
+      Array([-1.,  0.,  1.], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return _sigmoid.tanh(x)
+
+
+class StableSoftplusLinear(nnx.Module):
+    """A linear layer whose kernel is positive: ``kernel = softplus(raw_kernel)``.
+
+    ``y = x @ softplus(raw_kernel) + bias`` over the last axis, so every output is an
+    increasing function of every input.  Arguments, defaults and dtype promotion are
+    those of `flax.nnx.Linear`; only the default of ``kernel_init`` differs.  The
+    softplus is taken in the dtype of the parameters, before promotion.
+
+    The parameters are ``raw_kernel``, of shape ``(in_features, out_features)`` and any
+    sign, and ``bias``; the property ``kernel`` gives the positive kernel.  Mind that
+    weight decay on ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``, not to
+    0.
+
+    Args:
+      in_features: the number of inputs.
+      out_features: the number of outputs.
+      use_bias: whether to add a bias.
+      dtype: the dtype of the computation; by default that of inputs and parameters.
+      param_dtype: the dtype of the parameters, a real floating one.
+      precision: the precision of the product, see `jax.lax.Precision`.
+      kernel_init: the initializer of the *positive* kernel; ``raw_kernel`` starts as
+        its inverse_softplus.  Metadata that it carries is kept.  Under `jax.jit` values
+        cannot be checked: there one below 0 becomes NaN, and 0 a weight that never
+        moves.
+      bias_init: the initializer of the bias.
+      dot_general: the product, `jax.lax.dot_general` by default.
+      promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the product accumulates in and returns.
+      rngs: the random number streams; ``params`` is used.
+      kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
+      bias_metadata: metadata of ``bias``.
+
+    Raises:
+      ValueError: the last axis of the inputs is not ``in_features``, or ``kernel_init``
+        returned values that are not positive.
+      TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> from flax import nnx
+      >>> model = nnx.Sequential(
+      ...   fs.nnx.StableSoftplusLinear(3, 8, rngs=nnx.Rngs(0)), fs.nnx.Tanh()
+      ... )
+      >>> model(jnp.ones((1, 3))).shape
+      (1, 8)
+      >>> bool((model.layers[0].kernel > 0).all())
+      True
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = _kernel_init,
+        bias_init: Initializer = _bias_init,
+        dot_general: DotGeneralT = jax.lax.dot_general,
+        promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
+        bias_metadata: Mapping[str, Any] = MappingProxyType({}),
+    ):
+        kernel = nnx.Param(
+            kernel_init(rngs.params(), (in_features, out_features), param_dtype),
+            **kernel_metadata,
+        )
+        self.raw_kernel = kernel.replace(_positive.to_raw_kernel(kernel[...]))
+        self.bias = nnx.data(None)
+        if use_bias:
+            self.bias = nnx.Param(
+                bias_init(rngs.params(), (out_features,), param_dtype), **bias_metadata
+            )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.use_bias = use_bias
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+        self.dot_general = dot_general
+        self.promote_dtype = promote_dtype
+        self.preferred_element_type = preferred_element_type
+
+    @property
+    def kernel(self) -> jax.Array:
+        """The positive kernel, ``softplus(raw_kernel)``, in the dtype of the latter."""
+        return _positive.to_kernel(self.raw_kernel[...])
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Applies the layer to ``inputs`` of shape ``(..., in_features)``.
+
+        ``out_sharding`` is the sharding of the result on a mesh of Explicit axes.
+        """
+        _positive.assert_inputs(
+            type(self).__name__,
+            inputs,
+            self.raw_kernel[...],
+            "Move the features to the last axis, or build the layer for this width.",
+        )
+        inputs, kernel, bias = self.promote_dtype(
+            (inputs, self.kernel, None if self.bias is None else self.bias[...]),
+            dtype=self.dtype,
+        )
+        options = {
+            "out_sharding": out_sharding,
+            "preferred_element_type": self.preferred_element_type,
+        }
+        return _positive.dense(
+            inputs,
+            kernel,
+            bias,
+            self.dot_general,
+            precision=self.precision,
+            # A product of the user's own need not know what it is not asked for.
+            **{name: value for name, value in options.items() if value is not None},
+        )
