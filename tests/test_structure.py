@@ -51,7 +51,7 @@ def imports(source: str, module: str, is_package: bool = False) -> Iterator[str]
 
 
 def component(dotted: str) -> str:
-    """The part of the library that a dotted name belongs to, else the package itself."""
+    """The part of the library that a dotted name is in, else the package itself."""
     _, *below = dotted.split(".")
     return below[0] if below and below[0] in LEVEL else "__init__"
 
