@@ -57,9 +57,9 @@ def main():
     for x in inputs:
         print(f"{x:7.1f} | {naive_grad(x):12.7f} | {custom_grad(x):12.7f}")
 
-    x = jnp.array(inputs)
+    points = jnp.array(inputs)
     jitted_grad = jax.jit(jax.vmap(custom_grad))
-    print("\nJitted gradient:", jitted_grad(x))
+    print("\nJitted gradient:", jitted_grad(points))
 
     # A numerical reference, which needs values alone, and JAX's own derivative of a
     # form that is stable already.  Differences of float32 values are good to some 3e-5.
@@ -75,8 +75,9 @@ def main():
     value, slope = jax.jvp(softplus, (2.0,), (1.0,))
     print("\nForward mode")
     print(f"  jvp at 2:          value {value:.6f}, slope {slope:.6f}")
-    print("  jacfwd, diagonal: ", jnp.diag(jax.jacfwd(softplus)(x)))
-    print("  hessian, diagonal:", jnp.diag(jax.hessian(lambda x: softplus(x).sum())(x)))
+    print("  jacfwd, diagonal: ", jnp.diag(jax.jacfwd(softplus)(points)))
+    hessian = jax.hessian(lambda x: softplus(x).sum())(points)
+    print("  hessian, diagonal:", jnp.diag(hessian))
 
 
 if __name__ == "__main__":
