@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
@@ -14,7 +15,8 @@ def elementwise(value: Callable, *derivatives: Callable) -> Callable:
 
     All are functions of one floating array of a wide dtype (float32 or float64); what
     is returned takes any floating dtype, computes in the wide one and rounds once.
-    The last one is differentiated by JAX.  The residual is the input.
+    The last one is differentiated by JAX: write it with functions that have rules, and
+    every order is defined.  The residual is the input.
     """
     if not derivatives:
         return value
@@ -37,9 +39,11 @@ def elementwise(value: Callable, *derivatives: Callable) -> Callable:
 def as_floating(name: str, x: jax.typing.ArrayLike) -> jax.Array:
     """``x`` as a floating array, promoted as `jax.nn` promotes; complex is refused."""
     x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+    if jnp.issubdtype(x.dtype, np.floating):
+        return x
+    if jnp.issubdtype(x.dtype, np.complexfloating):
         raise TypeError(
-            f"{name} is defined for real inputs, but x has dtype {x.dtype}. Take x.real, "
-            "or apply the function to the real and imaginary parts apart."
+            f"{name} is defined for real inputs, but x has dtype {x.dtype}. Take "
+            "x.real, or apply the function to the real and imaginary parts apart."
         )
-    return x.astype(jnp.promote_types(x.dtype, jnp.result_type(float))) if not jnp.issubdtype(x.dtype, jnp.floating) else x
+    return x.astype(jnp.result_type(float))

@@ -1,0 +1,225 @@
+"""How far a function and its derivatives are from the truth, in units of last place."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_CHUNK = 1 << 21
+_DEFAULT_COUNT = 1 << 20
+
+
+class UlpErrors(NamedTuple):
+    """What `ulp_errors` found.
+
+    Attributes:
+      maximum: the largest error, in units in the last place of the exact result; inf
+        where a normal result came back as zero, infinity or NaN.
+      worst_input: the input at which it was reached.
+      share_above_one: the share of inputs whose error is above 1.
+      count: how many inputs were judged.
+    """
+
+    maximum: float
+    worst_input: float
+    share_above_one: float
+    count: int
+
+
+def ulp_errors(
+    fn: Callable[[jax.Array], jax.Array],
+    reference: Callable[[np.ndarray], np.ndarray],
+    dtype: jax.typing.DTypeLike,
+    *,
+    order: int = 0,
+    mode: str = "vjp",
+    inputs: np.ndarray | None = None,
+    stride: int | None = None,
+    windows: Sequence[tuple[float, float]] = (),
+    seed: int | None = None,
+    jit: bool = True,
+) -> UlpErrors:
+    """Measures an elementwise function, or a derivative of it, against a reference.
+
+    The error at ``x`` is ``|computed - exact| / ulp(exact)``: the distance to
+    ``reference(x)`` in units in the last place that ``exact`` has in ``dtype``.  An
+    exact result below the smallest normal number may come back as anything within plus
+    or minus that number, and one above the largest finite number as infinity.  A normal
+    result that comes back as zero, infinity or NaN is an infinite error, and so is
+    anything but NaN where the reference is NaN, or but the right infinity where it is
+    infinite.  An input that is subnormal may be read as zero.
+
+    Args:
+      fn: an elementwise function of one array.
+      reference: a NumPy function of a float64 array: the exact derivative of the given
+        order, in float64 or longdouble.
+      dtype: the floating dtype of the inputs and, by the same name, of the results.
+      order: 0 for the value, 1 and 2 (or more) for a derivative.
+      mode: ``"vjp"`` or ``"jvp"``: how derivatives are taken.
+      inputs: the inputs to judge; rounded to ``dtype``.  By default, every bit pattern
+        of a dtype of 16 bits or less, NaNs and infinities included, and an even sample
+        of a million patterns of a wider one.
+      stride: the step from one bit pattern to the next, instead of the default sample;
+        1 takes every pattern, 2**32 in float32, in pieces that fit in memory.
+      windows: intervals ``(low, high)`` of which every number is judged as well.
+      seed: by default the cotangent or tangent is one everywhere.  A seed gives random
+        ones, and the product with them is judged.
+      jit: whether the computation is compiled as a whole.
+
+    Returns:
+      A `UlpErrors`: the largest error, where it is, the share above one and the count.
+
+    Raises:
+      ValueError: for an unknown mode, a negative order, ``inputs`` together with a
+        stride, or float64 while ``jax_enable_x64`` is off.
+
+    Example:
+      >>> import jax, numpy as np, flax_stable as fs
+      >>> exact = lambda x: 1 / (1 + np.exp(-x))
+      >>> inputs = np.linspace(-4, 4, 1001)
+      >>> found = fs.testing.ulp_errors(jax.nn.sigmoid, exact, "float32", inputs=inputs)
+      >>> found.count, found.maximum < 4
+      (1001, True)
+    """
+    dtype = np.dtype(dtype)
+    if mode not in ("vjp", "jvp"):
+        raise ValueError(f"ulp_errors expects mode 'vjp' or 'jvp', but got {mode!r}.")
+    if order < 0:
+        raise ValueError(f"ulp_errors expects an order of 0 or more, but got {order}.")
+    if inputs is not None and stride is not None:
+        raise ValueError(
+            "ulp_errors takes inputs or a stride over all bit patterns, but got both."
+        )
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"ulp_errors got dtype {dtype} while jax_enable_x64 is off: call it within "
+            "`with jax.enable_x64(True):`."
+        )
+    apply = _derivative(fn, order, mode)
+    if jit:
+        apply = jax.jit(apply)
+    random = None if seed is None else np.random.default_rng(seed)
+
+    maximum, worst, above, count = 0.0, np.nan, 0, 0
+    for chunk in _chunks(dtype, inputs, stride, windows):
+        g = np.ones(chunk.shape, dtype)
+        if random is not None and order:
+            g = random.standard_normal(chunk.shape).astype(dtype)
+        computed = np.asarray(apply(*_padded(chunk, g)))[: chunk.size]
+        errors = _errors(reference, dtype, chunk, g, computed)
+        i = int(np.argmax(errors))
+        if count == 0 or errors[i] > maximum:
+            maximum, worst = float(errors[i]), float(chunk[i])
+        above += int(np.count_nonzero(errors > 1))
+        count += chunk.size
+    return UlpErrors(maximum, worst, above / max(count, 1), count)
+
+
+def _derivative(fn: Callable, order: int, mode: str) -> Callable:
+    """The function of (x, g) that applies the derivative of an order to g."""
+    if order == 0:
+        return lambda x, g: fn(x)
+    lower = _derivative(fn, order - 1, mode)
+
+    def apply(x, g):
+        def below(x):
+            return lower(x, jnp.ones_like(x))
+
+        if mode == "jvp":
+            return jax.jvp(below, (x,), (g,))[1]
+        return jax.vjp(below, x)[1](g)[0]
+
+    return apply
+
+
+def _chunks(
+    dtype: np.dtype,
+    inputs: np.ndarray | None,
+    stride: int | None,
+    windows: Sequence[tuple[float, float]],
+) -> Iterator[np.ndarray]:
+    bits = 8 * dtype.itemsize
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    if inputs is None:
+        if stride is None:
+            # Odd, so that the low bits of the sample vary too.
+            stride = max((1 << bits) // _DEFAULT_COUNT - 1, 1)
+        span = stride * _CHUNK
+        for start in range(0, 1 << bits, span):
+            size = -(-(min(start + span, 1 << bits) - start) // stride)
+            steps = np.arange(size, dtype=np.uint64) * np.uint64(stride)
+            yield (np.uint64(start) + steps).astype(unsigned).view(dtype)
+    else:
+        inputs = np.ravel(np.asarray(inputs)).astype(dtype)
+        for start in range(0, inputs.size, _CHUNK):
+            yield inputs[start : start + _CHUNK]
+    for low, high in windows:
+        first, last = (_rank(np.array(v).astype(dtype), unsigned) for v in (low, high))
+        for start in range(first, last + 1, _CHUNK):
+            ranks = range(start, min(start + _CHUNK, last + 1))
+            yield _unrank(ranks, bits, unsigned).view(dtype)
+
+
+def _rank(x: np.ndarray, unsigned: np.dtype) -> int:
+    """The place of a number among all numbers of its dtype, 0 for zero."""
+    pattern = int(x.view(unsigned))
+    sign = 1 << (8 * unsigned.itemsize - 1)
+    return pattern if pattern < sign else sign - pattern
+
+
+def _unrank(ranks: range, bits: int, unsigned: np.dtype) -> np.ndarray:
+    r = np.arange(ranks.start, ranks.stop, dtype=np.int64)
+    return np.where(r < 0, (1 << (bits - 1)) - r, r).astype(unsigned)
+
+
+def _padded(x: np.ndarray, g: np.ndarray) -> tuple[Any, Any]:
+    """Both with a size that is a power of two, to compile for few sizes."""
+    size = 1 << max(x.size - 1, 0).bit_length()
+    return tuple(jnp.asarray(np.resize(a, size)) for a in (x, g))
+
+
+def _errors(
+    reference: Callable,
+    dtype: np.dtype,
+    x: np.ndarray,
+    g: np.ndarray,
+    computed: np.ndarray,
+) -> np.ndarray:
+    smallest = float(jnp.finfo(dtype).smallest_normal)
+    with np.errstate(all="ignore"):
+        wide, factor = x.astype(np.float64), g.astype(np.float64)
+        errors = _distance(dtype, computed, _product(factor, reference(wide)))
+        subnormal = (np.abs(wide) < smallest) & (wide != 0) & (errors > 0)
+        if subnormal.any():
+            zero = np.copysign(0.0, wide[subnormal])
+            at_zero = _product(factor[subnormal], reference(zero))
+            read_as_zero = _distance(dtype, computed[subnormal], at_zero)
+            errors[subnormal] = np.minimum(errors[subnormal], read_as_zero)
+    return errors
+
+
+def _product(g: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """``g * exact`` as exactly as NumPy can."""
+    return g.astype(np.longdouble) * exact if np.any(g != 1) else np.asarray(exact)
+
+
+def _distance(dtype: np.dtype, computed: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    info = jnp.finfo(dtype)
+    y = computed.astype(exact.dtype)
+    smallest, largest = float(info.smallest_normal), float(info.max)
+    magnitude = np.abs(exact)
+    _, exponent = np.frexp(np.clip(magnitude, smallest, largest))
+    errors = np.abs(y - exact) / np.ldexp(
+        exact.dtype.type(1), exponent - 1 - info.nmant
+    )
+    tiny, huge = magnitude < smallest, magnitude > largest
+    right = (
+        (tiny & (np.abs(y) <= smallest))
+        | (huge & (y == np.copysign(np.inf, exact)))
+        | (np.isnan(exact) & np.isnan(y))
+        | (y == exact)
+    )
+    lost = ~tiny & (y == 0) | ~np.isfinite(y) | ~np.isfinite(exact)
+    return np.where(right, 0.0, np.where(lost, np.inf, errors)).astype(np.float64)
