@@ -83,7 +83,7 @@ class GradientReport(NamedTuple):
     rows: tuple[GradientRow, ...]
 
     def __str__(self) -> str:
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (
                 "placement",
                 "mesh",
@@ -101,7 +101,7 @@ class GradientReport(NamedTuple):
                     row.placement,
                     row.mesh,
                     f"{row.relative:.1e}" if i else "reference",
-                    f"{row.ulp:.1f}" if i else "",
+                    f"{row.ulp:.3g}" if i else "",
                     row.worst if i else "",
                     str(len(row.devices)),
                     collectives or "none",
@@ -201,7 +201,7 @@ def assert_same_gradients(
         limit += f" and {max_ulp:g} ULP"
     failures = [
         f"under {row.placement!r} the gradient of {row.worst} differs from that under "
-        f"{rows[0].placement!r} by {row.relative:.1e} relative, {row.ulp:.1f} ULP; "
+        f"{rows[0].placement!r} by {row.relative:.1e} relative, {row.ulp:.3g} ULP; "
         f"expected at most {limit}"
         for row in rows
         if row.relative > max_relative or (max_ulp is not None and row.ulp > max_ulp)
@@ -238,7 +238,7 @@ def _gradient(loss, params, batch, placement):
         raise AssertionError(
             f"under {placement.name!r} the gradient is not finite: {e}"
         ) from None
-    collectives = Counter(_COLLECTIVE.findall(compiled.as_text()))
+    collectives = Counter(_COLLECTIVE.findall(compiled.as_text() or ""))
     return (
         fetched,
         dict(collectives.most_common()),
