@@ -1,5 +1,6 @@
 """Where arrays live."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,7 +179,10 @@ def _compare(got: Sharding, expected: NamedSharding, shape: tuple) -> str | None
 
 
 def _expected_got(expected: Sharding, got: Sharding, shape: tuple) -> str:
-    return f"expected {_describe(expected, shape)}, got {_describe(got, shape)}"
+    wanted, found = _describe(expected, shape), _describe(got, shape)
+    if wanted == found:
+        found = "the same on other devices, or on the same ones in another order"
+    return f"expected {wanted}, got {found}"
 
 
 def _split_axes(sharding: NamedSharding, ndim: int) -> list[tuple[str, ...]]:
@@ -260,7 +264,8 @@ def _kind(x: Any) -> str:
 
 
 def _describe_devices(devices: set) -> str:
-    names = [str(d) for d in sorted(devices, key=lambda d: (d.platform, d.id))]
+    ordered = sorted(devices, key=lambda d: (d.platform, d.id))
+    names = [f"{d.platform}:{d.id}" for d in ordered]
     shown = ", ".join(names[:4] + ["..."] * (len(names) > 4))
     return shown if len(names) == 1 else f"the {len(names)} devices {shown}"
 
@@ -274,7 +279,16 @@ def _describe(sharding: Sharding, shape: tuple) -> str:
         where = _describe_devices(sharding.device_set)
         whole = sharding.is_fully_replicated
         return f"{'whole' if whole else 'split in another way'} on {where}"
-    split = any(_split_axes(sharding, len(shape)))
-    part = sharding.shard_shape(shape) if split else None
-    text = f"{sharding.spec} on the mesh {describe_axes(sharding.mesh)}"
-    return f"{text} ({f'parts of shape {part}' if split else 'replicated'})"
+    parts = [
+        math.prod(sharding.mesh.shape[axis] for axis in axes)
+        for axes in _split_axes(sharding, len(shape))
+    ]
+    if max(parts, default=1) == 1:
+        how = "replicated"
+    elif any(n % k for n, k in zip(shape, parts, strict=True)):
+        how = f"which cannot split shape {shape} evenly"
+    else:
+        how = (
+            f"parts of shape {tuple(n // k for n, k in zip(shape, parts, strict=True))}"
+        )
+    return f"{sharding.spec} on the mesh {describe_axes(sharding.mesh)} ({how})"
