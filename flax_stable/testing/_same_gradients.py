@@ -29,6 +29,15 @@ class Placement(NamedTuple):
       params: a `jax.sharding.PartitionSpec`, or a prefix pytree of them, that says how
         the parameters lie on the mesh.
       batch: the same for the batch.
+
+    Example:
+      >>> import jax, flax_stable as fs
+      >>> from jax.sharding import PartitionSpec as P
+      >>> mesh = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
+      >>> placement = fs.testing.Placement(
+      ...   "data x tensor", mesh, params={"kernel": P(None, "model")}, batch=P("data"))
+      >>> placement.name, placement.batch
+      ('data x tensor', P('data',))
     """
 
     name: str
@@ -78,7 +87,25 @@ class GradientRow(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """The rows of `assert_same_gradients`, the reference first; prints as a table."""
+    """What `assert_same_gradients` saw; prints as a table.
+
+    Attributes:
+      rows: one for each placement, the reference first.  A row has the name of its
+        ``placement``, its ``mesh``, the differences of its ``leaves`` by path, their
+        largest ones ``relative`` and ``ulp`` with the path of the ``worst`` leaf, the
+        ``collectives`` by kind and count, and the ``devices``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+      >>> report = fs.testing.assert_same_gradients(
+      ...   lambda params, batch: jnp.sum(params * batch), jnp.ones(3), jnp.ones(3),
+      ...   [fs.testing.Placement("one device", mesh)])
+      >>> print(report)
+      placement   mesh  max relative  max ULP  worst leaf  devices  collectives
+      ----------  ----  ------------  -------  ----------  -------  -----------
+      one device  1        reference                             1  none
+    """
 
     rows: tuple[GradientRow, ...]
 
