@@ -21,11 +21,14 @@ from ._positive import positive_kernels as positive_kernels
 
 
 class Softplus(nn.Module):
-    """`flax_stable.softplus`, ``log(1 + exp(x))``, as a module without parameters.
+    """The activation `flax_stable.softplus`, ``log(1 + exp(x))``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.Softplus().apply({}, jnp.array([-100.0, 0.0, 100.0])).round(4)
+      >>> fs.linen.Softplus().apply({}, jnp.array([-10.0, 0.0, 100.0])).round(4)
       Array([  0.    ,   0.6931, 100.    ], dtype=float32)
     """
 
@@ -34,7 +37,10 @@ class Softplus(nn.Module):
 
 
 class InverseSoftplus(nn.Module):
-    """`flax_stable.inverse_softplus`, ``log(exp(y) - 1)``, as a module.
+    """The activation `flax_stable.inverse_softplus`, ``log(exp(y) - 1)``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -47,7 +53,10 @@ class InverseSoftplus(nn.Module):
 
 
 class Sigmoid(nn.Module):
-    """`flax_stable.sigmoid`, ``1 / (1 + exp(-x))``, as a module without parameters.
+    """The activation `flax_stable.sigmoid`, ``1 / (1 + exp(-x))``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -60,7 +69,10 @@ class Sigmoid(nn.Module):
 
 
 class LogSigmoid(nn.Module):
-    """`flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``, as a module.
+    """The activation `flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -73,7 +85,10 @@ class LogSigmoid(nn.Module):
 
 
 class Tanh(nn.Module):
-    """`flax_stable.tanh` as a module without parameters.
+    """The activation `flax_stable.tanh`.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -105,9 +120,10 @@ class StableSoftplusDense(nn.Module):
       param_dtype: the dtype of the parameters, a real floating one.
       precision: the precision of the product, see `jax.lax.Precision`.
       kernel_init: the initializer of the *positive* kernel; ``raw_kernel`` starts as
-        its inverse_softplus.  Partitioning boxes are kept.  Under `jax.jit` values
-        cannot be checked: there one below 0 becomes NaN, and 0 a weight that never
-        moves.
+        its inverse_softplus.  Partitioning boxes are kept; on a mesh of Explicit axes
+        Flax's ``with_partitioning`` wants the value sharded already, and
+        ``with_logical_partitioning`` does not.  Under `jax.jit` values cannot be
+        checked: there one below 0 becomes NaN, and 0 a weight that never moves.
       bias_init: the initializer of the bias.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
       dot_general: the product, `jax.lax.dot_general` by default.

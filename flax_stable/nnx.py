@@ -25,11 +25,14 @@ _bias_init = nnx.initializers.zeros_init()
 
 
 class Softplus(nnx.Module):
-    """`flax_stable.softplus`, ``log(1 + exp(x))``, as a module without parameters.
+    """The activation `flax_stable.softplus`, ``log(1 + exp(x))``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.Softplus()(jnp.array([-100.0, 0.0, 100.0])).round(4)
+      >>> fs.nnx.Softplus()(jnp.array([-10.0, 0.0, 100.0])).round(4)
       Array([  0.    ,   0.6931, 100.    ], dtype=float32)
     """
 
@@ -38,7 +41,10 @@ class Softplus(nnx.Module):
 
 
 class InverseSoftplus(nnx.Module):
-    """`flax_stable.inverse_softplus`, ``log(exp(y) - 1)``, as a module.
+    """The activation `flax_stable.inverse_softplus`, ``log(exp(y) - 1)``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -51,7 +57,10 @@ class InverseSoftplus(nnx.Module):
 
 
 class Sigmoid(nnx.Module):
-    """`flax_stable.sigmoid`, ``1 / (1 + exp(-x))``, as a module without parameters.
+    """The activation `flax_stable.sigmoid`, ``1 / (1 + exp(-x))``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -64,7 +73,10 @@ class Sigmoid(nnx.Module):
 
 
 class LogSigmoid(nnx.Module):
-    """`flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``, as a module.
+    """The activation `flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -77,7 +89,10 @@ class LogSigmoid(nnx.Module):
 
 
 class Tanh(nnx.Module):
-    """`flax_stable.tanh` as a module without parameters.
+    """The activation `flax_stable.tanh`.
+
+    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
+    are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
