@@ -63,7 +63,7 @@ def near_permutation(spread: float = 0.1) -> Callable[..., jax.Array]:
     Positive weights cannot cancel.  Two things follow for ``z = x @ W`` with zero bias:
     what the inputs have in common is multiplied by the column sum, and what they have
     apart by the column's root sum of squares.  Neither may leave 1 far if many layers
-    are to follow one another, yet for independent equal weights the second is
+    are to follow one another, yet for weights of about one size the second is
     ``sqrt(n)`` times smaller than the first: either the mean explodes, or all units
     soon compute the same average.  Both are 1 only where one entry dominates each
     column, so that is where this initializer starts.  Here, for ``n <= m``, the column
@@ -86,6 +86,7 @@ def near_permutation(spread: float = 0.1) -> Callable[..., jax.Array]:
 
     Raises:
       ValueError: ``spread`` is not positive, or ``shape`` is not of two dimensions.
+      TypeError: ``dtype`` is not a real floating one.
 
     Example:
       >>> import jax, flax_stable as fs
