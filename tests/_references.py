@@ -16,7 +16,7 @@ def _e(x):
 
 
 def sigmoid(x):
-    return np.where(x < 0, _e(x), 1.0) / (1 + _e(x)) + 0 * _nan(x)
+    return np.where(x < 0, _e(x), 1.0) / (1 + _e(x))
 
 
 def sigmoid_1(x):
@@ -75,11 +75,6 @@ def inverse_softplus_2(y):
     with np.errstate(all="ignore"):
         slope = inverse_softplus_1(y)
         return -np.exp(-np.abs(y)) * slope * slope
-
-
-def _nan(x):
-    """NaN where x is, else zero: np.where drops it."""
-    return np.where(np.isnan(x), np.nan, 0.0)
 
 
 # name: the value and its first two derivatives.

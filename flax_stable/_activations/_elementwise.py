@@ -46,4 +46,5 @@ def as_floating(name: str, x: jax.typing.ArrayLike) -> jax.Array:
             f"{name} is defined for real inputs, but x has dtype {x.dtype}. Take "
             "x.real, or apply the function to the real and imaginary parts apart."
         )
-    return x.astype(jnp.result_type(float))
+    floating = jnp.full(x.shape, 0.0)
+    return narrow(x, floating if x.weak_type else floating.astype(floating.dtype))

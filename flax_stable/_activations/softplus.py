@@ -50,7 +50,8 @@ def _linear_below(y: jax.Array, result: jax.Array) -> jax.Array:
 
 
 def _inverse_value(y: jax.Array) -> jax.Array:
-    x = jnp.where(y > 20, y, log_expm1(jnp.minimum(y, 20)))
+    # From 40 on exp(-y) is below the last bit of y, which may be infinite.
+    x = jnp.where(y > 40, y, log_expm1(jnp.minimum(y, 40)))
     # log_expm1 knows positive numbers only.
     return jnp.where(y > 0, x, jnp.where(y == 0, -np.inf, np.nan))
 
@@ -69,7 +70,7 @@ def _inverse_curvature(y: jax.Array) -> jax.Array:
     curvature = -rounded(multiply(p, multiply(slope, slope))) * scale
     # There 1 / y^2 overflows.
     tiny = 1 / np.sqrt(np.finfo(y.dtype).max.astype(np.float64))
-    curvature = jnp.where(y < tiny, -np.inf, curvature)
+    curvature = jnp.where(y <= tiny, -np.inf, curvature)
     return jnp.where(y < 0, np.nan, curvature)
 
 
