@@ -168,7 +168,8 @@ def place(tree, specs, mesh):
     to `jax.make_array_from_process_local_data`.
     """
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    return jax.device_put(tree, shardings)
+    # Training donates what it is given, which must not be the caller's own arrays.
+    return jax.device_put(tree, shardings, may_alias=False)
 
 
 def misfit(shape, batch_size):
