@@ -226,6 +226,27 @@ class TestSharding:
 
         f(put(X, mesh, P("data")))
 
+    @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=str)
+    def test_in_a_loss(self, axis_type):
+        """Under every transformation, and with no trace in what is compiled."""
+        mesh = make_mesh(axis_type)
+        w = put(X, mesh, P(None, "model"))
+        x = put(X, mesh, P("data"))
+
+        def loss(w, x):
+            h = x @ w
+            assert_sharding((w, h), (P(None, "model"), P("data", "model")), mesh)
+            return jnp.mean(h**2)
+
+        def descend(w, x):
+            step = jax.grad(jax.checkpoint(loss))
+            return jax.lax.scan(lambda w, _: (w - step(w, x), None), w, length=2)[0]
+
+        assert_sharding(jax.jit(jax.grad(loss))(w, x), P(None, "model"), mesh)
+        assert_sharding(jax.jit(descend)(w, x), P(None, "model"), mesh)
+        text = jax.jit(loss).lower(w, x).compile().as_text()
+        assert "custom-call" not in text
+
     def test_inside_of_shard_map(self):
         mesh = make_mesh()
 

@@ -149,9 +149,9 @@ def _check_layout(path: str, leaf: jax.Array, expected: NamedSharding) -> str | 
     types = set(known.axis_types) if not known.empty else set()
     if AxisType.Manual in types:
         return (
-            f"expected {_describe(expected, leaf.shape)}, but inside shard_map an "
-            "array is one device's part and has no layout: assert outside, or look at "
-            "jax.typeof(x).vma for the axes it varies over"
+            f"expected {expected.spec}, but inside shard_map an array is one device's "
+            "part and has no layout: assert outside, or look at jax.typeof(x).vma for "
+            "the axes it varies over"
         )
     if types == {AxisType.Explicit}:
         got = jax.typeof(leaf).sharding
@@ -218,11 +218,11 @@ def _broadcast(specs: Any, tree: Any) -> list:
             tree,
             is_leaf=is_spec,
         )
-    except ValueError as e:
+    except ValueError:
         raise AssertionError(
             "specs must be a PartitionSpec, or a pytree of them that is a prefix of "
             f"the tree, but got {jax.tree.structure(specs, is_leaf=is_spec)} for "
-            f"{jax.tree.structure(tree)}: {e}"
+            f"{jax.tree.structure(tree)}"
         ) from None
     return flat
 
