@@ -1,10 +1,14 @@
 """Activations and layers for Flax whose derivative rules are chosen, not derived."""
 
+from . import linen as linen
+from . import nnx as nnx
+from . import testing as testing
 from ._activations.sigmoid import log_sigmoid as log_sigmoid
 from ._activations.sigmoid import sigmoid as sigmoid
 from ._activations.sigmoid import tanh as tanh
 from ._activations.softplus import inverse_softplus as inverse_softplus
 from ._activations.softplus import softplus as softplus
 from ._custom_vjp import custom_vjp as custom_vjp
+from ._positive import near_permutation as near_permutation
 
 __version__ = "0.1.0"

@@ -1,0 +1,37 @@
+"""Rules on meshes and inside shard_map."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from _rules import CASES, grad, jvp, linearize, third, vjp
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("transform", [grad, jvp, vjp, linearize, third])
+@cases
+def test_meshes(x64, case, transform, axis_type):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+    args = jax.tree.map(jnp.asarray, case.args)
+    expected = transform(case.reference, args)(*args)
+    sharded = jax.device_put(args, NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        got = jax.jit(transform(case.rule, sharded))(*sharded)
+    chex.assert_trees_all_close(got, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [grad, jvp, vjp, linearize])
+@cases
+def test_shard_map(x64, case, transform):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    args = jax.tree.map(jnp.asarray, case.args)
+    expected = transform(case.reference, args)(*args)
+    specs = {"mesh": mesh, "in_specs": P("data"), "out_specs": P("data")}
+    outside = transform(jax.shard_map(case.rule, **specs), args)
+    chex.assert_trees_all_close(outside(*args), expected, rtol=1e-11, atol=1e-12)
+    inside = jax.shard_map(transform(case.rule, args), **specs)
+    chex.assert_trees_all_close(inside(*args), expected, rtol=1e-11, atol=1e-12)
