@@ -21,16 +21,139 @@ from ._elementwise import as_floating, elementwise
 
 @jax.jit
 def sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The logistic function, as `jax.nn.sigmoid`.
+
+    .. math::
+      \mathrm{sigmoid}(x) = \frac{1}{1 + e^{-x}}
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: with :math:`e = e^{-|x|}`, the first is :math:`e / (1 + e)^2` and
+    the second :math:`-\mathrm{sign}(x)\, e (1 - e) / (1 + e)^3`.  Neither cancels: the
+    first does not vanish before :math:`|x| = 87`, the second keeps all bits around its
+    root at 0.
+
+    Limits: 0 and 1 in value, 0 in every derivative.  NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32, the largest error observed was 0.62, 0.69 and 0.78
+    ULP in value, first and second derivative, eager and compiled, in reverse and
+    forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
+    below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.sigmoid(jnp.array([-1.0, 0.0, 1.0]))
+      Array([0.26894143, 0.5       , 0.7310586 ], dtype=float32)
+      >>> bool(jax.grad(fs.sigmoid)(80.0) > 0)  # 1 - sigmoid(80) would be zero
+      True
+
+    References:
+      Higham, `Accuracy and Stability of Numerical Algorithms
+      <https://doi.org/10.1137/1.9780898718027>`_, 2nd edition, 2002, chapter 1:
+      formulas that do not cancel.
+    """
     return _sigmoid(as_floating("sigmoid", x))
 
 
 @jax.jit
 def log_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The logarithm of the logistic function, as `jax.nn.log_sigmoid`.
+
+    .. math::
+      \log \mathrm{sigmoid}(x) = \min(x, 0) - \log(1 + e^{-|x|})
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: the first is :math:`\mathrm{sigmoid}(-x)`, the second
+    :math:`-\mathrm{sigmoid}'(x)`, each by the formula of `flax_stable.sigmoid`.
+
+    Limits: -inf and 0 in value, 1 and 0 in the first derivative, 0 in the second.
+    NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32, the largest error observed was 0.84, 0.68 and 0.69
+    ULP in value, first and second derivative, eager and compiled, in reverse and
+    forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
+    below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.log_sigmoid(jnp.array([-100.0, 0.0, 1.0]))
+      Array([-100.       ,   -0.6931472,   -0.3132617], dtype=float32)
+      >>> jax.grad(fs.log_sigmoid)(-100.0)
+      Array(1., dtype=float32, weak_type=True)
+
+    References:
+      Maechler, `Accurately Computing log(1 - exp(-|a|))
+      <https://cran.r-project.org/package=Rmpfr/vignettes/log1mexp-note.pdf>`_, 2012.
+    """
     return _log_sigmoid(as_floating("log_sigmoid", x))
 
 
 @jax.jit
 def tanh(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The hyperbolic tangent, as `jax.nn.tanh`.
+
+    .. math::
+      \tanh(x) = \mathrm{sign}(x) \frac{1 - e^{-2|x|}}{1 + e^{-2|x|}}
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: with :math:`e = e^{-2|x|}`, the first is :math:`4 e / (1 + e)^2` and
+    the second :math:`-8\,\mathrm{sign}(x)\, e (1 - e) / (1 + e)^3`.  They do not vanish
+    where the value rounds to 1, as :math:`1 - \tanh^2` does.
+
+    Limits: -1 and 1 in value, 0 in every derivative.  NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32, the largest error observed was 0.68, 0.69 and 0.68
+    ULP in value, first and second derivative, eager and compiled, in reverse and
+    forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
+    below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.tanh(jnp.array([-1.0, 0.0, 1.0]))
+      Array([-0.7615942,  0.       ,  0.7615942], dtype=float32)
+      >>> bool(jax.grad(fs.tanh)(20.0) > 0)  # 1 - tanh(20)**2 would be zero
+      True
+
+    References:
+      Higham, `Accuracy and Stability of Numerical Algorithms
+      <https://doi.org/10.1137/1.9780898718027>`_, 2nd edition, 2002, chapter 1:
+      formulas that do not cancel.
+    """
     return _tanh(as_floating("tanh", x))
 
 

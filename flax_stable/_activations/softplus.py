@@ -25,11 +25,94 @@ from .sigmoid import (
 
 @jax.jit
 def softplus(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The smooth positive part, as `jax.nn.softplus`.
+
+    .. math::
+      \mathrm{softplus}(x) = \log(1 + e^x) = \max(x, 0) + \log(1 + e^{-|x|})
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: the first is :math:`\mathrm{sigmoid}(x)`, the second
+    :math:`\mathrm{sigmoid}'(x)`, each by the formula of `flax_stable.sigmoid`.
+
+    Limits: 0 and inf in value, 0 and 1 in the first derivative, 0 in the second.
+    NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32, the largest error observed was 0.84, 0.62 and 0.69
+    ULP in value, first and second derivative, eager and compiled, in reverse and
+    forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
+    below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.softplus(jnp.array([-1.0, 0.0, 100.0]))
+      Array([  0.3132617,   0.6931472, 100.       ], dtype=float32)
+      >>> jax.grad(fs.softplus)(100.0)
+      Array(1., dtype=float32, weak_type=True)
+
+    References:
+      Dugas et al., `Incorporating Second-Order Functional Knowledge for Better Option
+      Pricing <https://papers.nips.cc/paper/1920>`_, 2000.
+    """
     return _softplus(as_floating("softplus", x))
 
 
 @jax.jit
 def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
+    r"""The inverse of `flax_stable.softplus`: ``x`` such that ``softplus(x) = y``.
+
+    .. math::
+      \mathrm{softplus}^{-1}(y) = \log(e^y - 1) = y + \log(1 - e^{-y})
+
+    The domain is ``y > 0``: 0 gives -inf and a negative number NaN.  Around its root at
+    :math:`\log 2` the result keeps all its bits.
+
+    Args:
+      y: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``y`` and of its (promoted) dtype.
+
+    Derivatives: the first is :math:`1 / (1 - e^{-y})`, the second
+    :math:`-e^{-y} / (1 - e^{-y})^2`.  At 0 they are inf and -inf, below it NaN.
+
+    Limits: at inf, inf in value, 1 in the first derivative, 0 in the second.
+    NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32, the largest error observed was 0.93, 0.81 and 1.20
+    ULP in value, first and second derivative, eager and compiled, in reverse and
+    forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
+    below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``y`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.inverse_softplus(jnp.array([0.5, 1.0, 100.0]))
+      Array([ -0.43275213,   0.54132485, 100.        ], dtype=float32)
+      >>> fs.inverse_softplus(0.0)
+      Array(-inf, dtype=float32, weak_type=True)
+
+    References:
+      Maechler, `Accurately Computing log(1 - exp(-|a|))
+      <https://cran.r-project.org/package=Rmpfr/vignettes/log1mexp-note.pdf>`_, 2012.
+    """
     return _inverse_softplus(as_floating("inverse_softplus", y))
 
 

@@ -1,7 +1,7 @@
 """How far a function and its derivatives are from the truth, in units of last place."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ class UlpErrors(NamedTuple):
     maximum: float
     worst_input: float
     share_above_one: float
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 def ulp_errors(
@@ -188,10 +188,10 @@ def _unrank(ranks: range, bits: int, unsigned: np.dtype) -> np.ndarray:
     return np.where(r < 0, (1 << (bits - 1)) - r, r).astype(unsigned)
 
 
-def _padded(x: np.ndarray, g: np.ndarray) -> tuple[Any, Any]:
+def _padded(x: np.ndarray, g: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Both with a size that is a power of two, to compile for few sizes."""
     size = 1 << max(x.size - 1, 0).bit_length()
-    return tuple(jnp.asarray(np.resize(a, size)) for a in (x, g))
+    return jnp.asarray(np.resize(x, size)), jnp.asarray(np.resize(g, size))
 
 
 def _errors(
