@@ -13,8 +13,6 @@ import pytest
 
 import flax_stable as fs
 
-pytest.importorskip("sklearn")
-pytest.importorskip("tqdm")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_mlp.py"
 
