@@ -13,7 +13,6 @@ import pytest
 
 import flax_stable as fs
 
-
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_mlp.py"
 
 
