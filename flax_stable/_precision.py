@@ -85,10 +85,15 @@ def negative(a: Pair) -> Pair:
 
 def multiply(a: Pair, b: Pair) -> Pair:
     """``a * b`` with an error of some 2^-34 relative."""
-    high = a[0] * b[0]
-    low = a[0] * b[1] + a[1] * (b[0] + b[1])
+    high, low = _product(a, b)
     head = _head(high + low)
     return head, (high - head) + low
+
+
+def multiply_rounded(a: Pair, b: Pair) -> jax.Array:
+    """``a * b``, rounded once."""
+    high, low = _product(a, b)
+    return high + low
 
 
 def reciprocal(a: Pair) -> Pair:
@@ -106,8 +111,10 @@ def exp(x: jax.Array, shift: int = 0) -> tuple[Pair, jax.Array]:
     Largest error observed, rounded to one float32: 0.7 ULP.
     """
     if x.dtype == np.float64:
-        root = jnp.exp(0.5 * x)
-        return (root, jnp.zeros_like(root)), root * 2.0**shift
+        # Toward the smallest normal number the exponential goes in two equal factors.
+        small = x < -700
+        y = jnp.exp(jnp.where(small, 0.5 * x, x))
+        return (y, jnp.zeros_like(y)), jnp.where(small, y, 1) * 2.0**shift
     r, tail, n = _reduce(x)
     head = _head(1 + r)
     return (head, ((1 - head) + r) + tail), _power_of_two(n + shift)
@@ -137,7 +144,7 @@ def one_plus(a: Pair, scale: jax.Array) -> Pair:
 def log1p(a: Pair, scale: jax.Array) -> Pair:
     """``log1p(a * scale)`` for ``0 <= a * scale <= 1``; the head is a full float.
 
-    Largest error observed, rounded to one float32: 0.9 ULP.
+    Largest error observed, rounded to one float32: 1.0 ULP.
     """
     u = rounded(a)
     low = ((a[0] - u) + a[1]) * scale
@@ -156,7 +163,7 @@ def log1p(a: Pair, scale: jax.Array) -> Pair:
 def log_expm1(x: jax.Array) -> jax.Array:
     """``log(exp(x) - 1)`` for ``0 < x <= 40``, accurate on both sides of its root ln 2.
 
-    Largest error observed in float32: 0.9 ULP.
+    Largest error observed in float32: 1.0 ULP.
     """
     if x.dtype == np.float64:
         # The low part of ln 2 goes in later: beside the high one, XLA adds up the two.
@@ -188,6 +195,10 @@ def two_sum(a: jax.Array, b: jax.Array) -> Pair:
     return s, (a - (s - bb)) + (b - bb)
 
 
+def _product(a: Pair, b: Pair) -> Pair:
+    return a[0] * b[0], a[0] * b[1] + a[1] * (b[0] + b[1])
+
+
 def _head(x: jax.Array) -> jax.Array:
     """``x`` cut to 12 significant bits; in float64 as it is."""
     if x.dtype == np.float64:
@@ -210,7 +221,9 @@ def _reduce(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     near = x - n * high
     r = near - n * middle
     low = ((near - r) - n * middle) - n * lowest
-    return r, low + r * r * _polynomial(_EXP, r), n.astype(np.int32)
+    # 1.5 * 2^23 brings the integer into the low bits, which beats a conversion in time.
+    bits = lax.bitcast_convert_type(n + np.float32(12582912), np.int32)
+    return r, low + r * r * _polynomial(_EXP, r), bits - np.int32(0x4B400000)
 
 
 def _expm1_double(x: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ def _log1p(u):
 KERNELS = {
     "exp": (_exp, np.exp, -87.3, -1e-20, 0.7),
     "expm1": (lambda x: p.rounded(p.expm1(x)), np.expm1, -100, -1e-30, 0.8),
-    "log1p": (_log1p, np.log1p, 1e-30, 1, 0.9),
+    "log1p": (_log1p, np.log1p, 1e-30, 1, 1.0),
     "reciprocal": (
         lambda x: p.rounded(p.reciprocal(_pair(x))),
         lambda x: 1 / x,
@@ -30,10 +30,10 @@ KERNELS = {
         0.501,
     ),
     "multiply": (
-        lambda x: p.rounded(p.multiply(_pair(x), _pair(x))),
-        lambda x: x * x,
-        1e-15,
-        1e15,
+        lambda x: p.multiply_rounded(p.multiply(_pair(x), _pair(x)), _pair(x)),
+        lambda x: x**3,
+        1e-10,
+        1e12,
         0.501,
     ),
 }

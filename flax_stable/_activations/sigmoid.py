@@ -10,6 +10,7 @@ from .._precision import (
     expm1,
     log1p,
     multiply,
+    multiply_rounded,
     negative,
     one_plus,
     reciprocal,
@@ -43,7 +44,7 @@ def sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32, the largest error observed was 0.62, 0.69 and 0.78
+    Accuracy: in float32, the largest error observed was 0.69, 0.71 and 0.81
     ULP in value, first and second derivative, eager and compiled, in reverse and
     forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
     below the smallest normal number may be flushed to zero.
@@ -89,7 +90,7 @@ def log_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32, the largest error observed was 0.84, 0.68 and 0.69
+    Accuracy: in float32, the largest error observed was 0.95, 0.69 and 0.71
     ULP in value, first and second derivative, eager and compiled, in reverse and
     forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
     below the smallest normal number may be flushed to zero.
@@ -134,7 +135,7 @@ def tanh(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32, the largest error observed was 0.68, 0.69 and 0.68
+    Accuracy: in float32, the largest error observed was 0.72, 0.71 and 0.79
     ULP in value, first and second derivative, eager and compiled, in reverse and
     forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
     below the smallest normal number may be flushed to zero.
@@ -175,21 +176,20 @@ def _linear_at_zero(x: jax.Array, factor: float, y: jax.Array) -> jax.Array:
 def sigmoid_value(x: jax.Array) -> jax.Array:
     """1 / (1 + exp(-x)), the exponential always of -|x|."""
     p, scale, v = _factors(x)
-    return jnp.where(x < 0, rounded(multiply(p, v)) * scale, rounded(v))
+    return jnp.where(x < 0, multiply_rounded(p, v) * scale, rounded(v))
 
 
 def sigmoid_slope(x: jax.Array, shift: int = 0) -> jax.Array:
     """e / (1 + e)^2 with e = exp(-|x|), times 2^shift."""
     p, scale, v = _factors(x, shift)
-    return rounded(multiply(p, multiply(v, v))) * scale
+    return multiply_rounded(p, multiply(v, v)) * scale
 
 
 def sigmoid_curvature(x: jax.Array, shift: int = 0) -> jax.Array:
     """-sign(x) e (1 - e) / (1 + e)^3 with e = exp(-|x|), times 2^shift."""
     p, scale, v = _factors(x, shift)
     one_minus = negative(expm1(-jnp.abs(x)))
-    product = multiply(multiply(p, v), multiply(multiply(v, v), one_minus))
-    y = rounded(product) * scale
+    y = multiply_rounded(multiply(p, v), multiply(multiply(v, v), one_minus)) * scale
     return _linear_at_zero(x, -(2.0 ** (shift - 3)), jnp.where(x < 0, y, -y))
 
 
@@ -210,7 +210,7 @@ def sigmoid_third(x: jax.Array) -> jax.Array:
 def _tanh_value(x: jax.Array) -> jax.Array:
     """m / (2 - m) with m = 1 - exp(-2|x|), which is small beside nothing."""
     _, _, v = _factors(x + x)
-    y = rounded(multiply(negative(expm1(-jnp.abs(x + x))), v))
+    y = multiply_rounded(negative(expm1(-jnp.abs(x + x))), v)
     return _linear_at_zero(x, 1.0, jnp.where(x < 0, -y, y))
 
 

@@ -9,6 +9,7 @@ from .._precision import (
     expm1,
     log_expm1,
     multiply,
+    multiply_rounded,
     negative,
     reciprocal,
     rounded,
@@ -46,7 +47,7 @@ def softplus(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32, the largest error observed was 0.84, 0.62 and 0.69
+    Accuracy: in float32, the largest error observed was 0.95, 0.69 and 0.71
     ULP in value, first and second derivative, eager and compiled, in reverse and
     forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
     below the smallest normal number may be flushed to zero.
@@ -94,7 +95,7 @@ def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32, the largest error observed was 0.93, 0.81 and 1.20
+    Accuracy: in float32, the largest error observed was 0.95, 0.81 and 1.20
     ULP in value, first and second derivative, eager and compiled, in reverse and
     forward mode.  In float16 and bfloat16 it was 0.501 ULP over all inputs.  Results
     below the smallest normal number may be flushed to zero.
@@ -124,7 +125,7 @@ def slope_from_output(y: jax.Array) -> jax.Array:
 def curvature_from_output(y: jax.Array) -> jax.Array:
     """softplus''(x) = exp(-y) (1 - exp(-y)), from y = softplus(x)."""
     p, scale = exp(-y)
-    product = rounded(multiply(p, negative(expm1(-y)))) * scale
+    product = multiply_rounded(p, negative(expm1(-y))) * scale
     return _linear_below(y, product)
 
 
@@ -150,7 +151,7 @@ def _inverse_curvature(y: jax.Array) -> jax.Array:
     """-exp(-y) / (1 - exp(-y))^2."""
     p, scale = exp(-y)
     slope = reciprocal(negative(expm1(-y)))
-    curvature = -rounded(multiply(p, multiply(slope, slope))) * scale
+    curvature = -multiply_rounded(p, multiply(slope, slope)) * scale
     # There 1 / y^2 overflows.
     tiny = 1 / np.sqrt(np.finfo(y.dtype).max.astype(np.float64))
     curvature = jnp.where(y <= tiny, -np.inf, curvature)
