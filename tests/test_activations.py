@@ -17,9 +17,9 @@ MODES = [(order, mode) for order in (1, 2) for mode in ("vjp", "jvp")]
 # The largest errors observed in float32, in ULP: value, first, second derivative.
 FLOAT32 = {
     "sigmoid": (0.69, 0.71, 0.81),
-    "log_sigmoid": (0.95, 0.69, 0.71),
+    "log_sigmoid": (0.96, 0.69, 0.71),
     "tanh": (0.72, 0.71, 0.79),
-    "softplus": (0.95, 0.69, 0.71),
+    "softplus": (0.96, 0.69, 0.71),
     "inverse_softplus": (0.95, 0.81, 1.2),
 }
 MUST_REACH = (2, 4, 6)
