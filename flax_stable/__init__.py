@@ -3,10 +3,10 @@
 from . import linen as linen
 from . import nnx as nnx
 from . import testing as testing
-from ._activations.sigmoid import log_sigmoid as log_sigmoid
 from ._activations.sigmoid import sigmoid as sigmoid
 from ._activations.sigmoid import tanh as tanh
 from ._activations.softplus import inverse_softplus as inverse_softplus
+from ._activations.softplus import log_sigmoid as log_sigmoid
 from ._activations.softplus import softplus as softplus
 from ._custom_vjp import custom_vjp as custom_vjp
 from ._positive import near_permutation as near_permutation

@@ -81,7 +81,7 @@ class LogSigmoid(nn.Module):
     """
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _sigmoid.log_sigmoid(x)
+        return _softplus.log_sigmoid(x)
 
 
 class Tanh(nn.Module):

@@ -85,7 +85,7 @@ class LogSigmoid(nnx.Module):
     """
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _sigmoid.log_sigmoid(x)
+        return _softplus.log_sigmoid(x)
 
 
 class Tanh(nnx.Module):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import flax_stable as fs
-from flax_stable.testing import ulp_errors
-from tests._references import REFERENCES
+from flax_stable.testing import REFERENCES, ulp_errors
 
 NAMES = tuple(REFERENCES)
 CASES = [(name, order) for name in NAMES for order in range(3)]
@@ -16,11 +15,11 @@ MODES = [(order, mode) for order in (1, 2) for mode in ("vjp", "jvp")]
 
 # The largest errors observed in float32, in ULP: value, first, second derivative.
 FLOAT32 = {
-    "sigmoid": (0.69, 0.71, 0.81),
-    "log_sigmoid": (0.96, 0.69, 0.71),
-    "tanh": (0.72, 0.71, 0.79),
-    "softplus": (0.96, 0.69, 0.71),
-    "inverse_softplus": (0.95, 0.81, 1.2),
+    "sigmoid": (1.6, 3.3, 4.3),
+    "log_sigmoid": (1.65, 1.6, 3.3),
+    "tanh": (1.5, 3.3, 4.1),
+    "softplus": (1.65, 2.4, 3.3),
+    "inverse_softplus": (1.75, 1.75, 4.0),
 }
 MUST_REACH = (2, 4, 6)
 
@@ -295,3 +294,34 @@ def test_any_shape(name, order, shape):
     np.testing.assert_allclose(
         found, REFERENCES[name][order](np.full(shape, 0.5)), rtol=1e-6
     )
+
+
+def kept(f, x):
+    return jax.tree.leaves(jax.vjp(f, x)[1])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", NAMES)
+def test_residual(name, dtype):
+    f = getattr(fs, name)
+    with jax.enable_x64(True):
+        x = jnp.linspace(0.1, 20, 64, dtype=dtype)
+        (residual,) = kept(f, x)
+        output = name == "softplus" and dtype != "bfloat16"
+        np.testing.assert_array_equal(residual, f(x) if output else x)
+
+
+def test_softplus_keeps_nothing_that_the_next_layer_does_not():
+    """Unrolled layers of a gradient: temporaries in arrays of the hidden size."""
+
+    def arrays_kept(activation):
+        def loss(kernels, x):
+            for kernel in kernels:
+                x = activation(x @ kernel)
+            return x.sum()
+
+        x, kernels = jnp.ones((512, 128)), [jnp.ones((128, 128))] * 8
+        compiled = jax.jit(jax.grad(loss)).lower(kernels, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / x.nbytes / len(kernels)
+
+    assert arrays_kept(fs.softplus) < 0.8 * arrays_kept(jax.nn.softplus)

@@ -1,4 +1,4 @@
-"""One rule for every elementwise activation: a value and its derivatives, in a row."""
+"""The one rule of every elementwise activation: a value and its slope."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,13 @@ from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
 
 
-def elementwise(value: Callable, *derivatives: Callable) -> Callable:
-    """``value`` with ``derivatives[0]`` for its derivative, and so on along the row.
+def elementwise(value: Callable, slope: Callable) -> Callable:
+    """The function ``value`` with the derivative ``slope``; keeps its input.
 
-    All are functions of one floating array of a wide dtype (float32 or float64); what
-    is returned takes any floating dtype, computes in the wide one and rounds once.
-    The last one is differentiated by JAX: write it with functions that have rules, and
-    every order is defined.  The residual is the input.
+    Both are functions of one float32 or float64 array.  What is returned takes any
+    floating dtype, computes wide and rounds once.  Higher orders differentiate
+    ``slope``: it is made of functions that have rules themselves.
     """
-    if not derivatives:
-        return value
-    slope = elementwise(*derivatives)
 
     @custom_vjp
     def f(x):

@@ -1,4 +1,4 @@
-"""The exact values and derivatives of the activations, in float64.
+"""The exact values and derivatives of the activations, as NumPy functions.
 
 Each is written so that nothing cancels: relative errors stay below 1e-13, which
 ``test_activations.py`` holds against mpmath.  At infinities they are the limits.
