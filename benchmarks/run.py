@@ -1,9 +1,12 @@
-"""Times flax_stable against jax.nn, side by side in one process.
+"""Measures flax_stable against jax.nn, side by side in one process.
 
-    python benchmarks/run.py [--only NAME ...] [--rounds N] [--json FILE]
+    python benchmarks/run.py [errors] [bytes] [time] [--only NAME ...] [--json FILE]
 
-What counts is the ratio: both functions run in turns, after a warm-up, each call waited
-for, and the medians are divided.  Below 1 flax_stable is faster.
+errors: the largest error in units in the last place (ULP) of value, first and second
+        derivative: over all inputs in bfloat16, over every 2003rd in float32.
+bytes:  what the backward pass keeps for one float32 element.
+time:   the time of flax_stable over that of jax.nn, below 1 where it is faster.  Both
+        run in turns after a warm-up, each call waited for, and medians are divided.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +26,35 @@ import jax.numpy as jnp
 import flax_stable as fs
 
 PEERS = {
+    "softplus": (fs.softplus, jax.nn.softplus),
     "sigmoid": (fs.sigmoid, jax.nn.sigmoid),
     "log_sigmoid": (fs.log_sigmoid, jax.nn.log_sigmoid),
-    "softplus": (fs.softplus, jax.nn.softplus),
     "tanh": (fs.tanh, jax.nn.tanh),
 }
+
+
+def errors(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Ours and the peer's largest error, by dtype and order."""
+    rows = {}
+    for dtype, stride in ((jnp.bfloat16, None), (jnp.float32, 2003)):
+        for order, reference in enumerate(fs.testing.REFERENCES[name]):
+            rows[f"{jnp.dtype(dtype).name}, order {order}"] = [
+                fs.testing.ulp_errors(
+                    f, reference, dtype, order=order, stride=stride
+                ).maximum
+                for f in PEERS[name]
+            ]
+    return rows
+
+
+def kept_bytes(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Bytes that the backward pass of ours and of the peer keeps for an element."""
+    x = jnp.ones(1024)
+    sizes = [
+        sum(residual.nbytes for residual in jax.tree.leaves(jax.vjp(f, x)[1])) / x.size
+        for f in PEERS[name]
+    ]
+    return {"float32": sizes}
 
 
 def gradient(f: Callable) -> Callable:
@@ -38,7 +66,7 @@ def compiled_gradient(f: Callable) -> Callable:
 
 
 # name: (what is timed, number of elements, calls per sample)
-SETTINGS = {
+SETTINGS: dict[str, tuple[Callable, int, int]] = {
     "eager call": (lambda f: f, 16, 200),
     "eager grad": (gradient, 16, 20),
     "jit call, 1M": (jax.jit, 2**20, 5),
@@ -46,45 +74,72 @@ SETTINGS = {
 }
 
 
-def ratio(ours: Callable, peer: Callable, x: jax.Array, rounds: int, calls: int):
-    """Median time of ``ours`` over that of ``peer``, and both medians in seconds."""
-    samples: dict[Callable, list[float]] = {ours: [], peer: []}
-    for i in range(rounds + 1):
-        for f in (ours, peer) if i % 2 else (peer, ours):
-            start = time.perf_counter()
-            for _ in range(calls):
-                jax.block_until_ready(f(x))
-            if i > 0:  # the first round compiles
-                samples[f].append((time.perf_counter() - start) / calls)
-    a, b = (statistics.median(samples[f]) for f in (ours, peer))
-    return a / b, a, b
+def times(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Median seconds of ours and of the peer, in each setting."""
+    rows = {}
+    for setting, (build, size, calls) in SETTINGS.items():
+        x = jnp.linspace(-10.0, 10.0, size)
+        contenders = [build(f) for f in PEERS[name]]
+        samples: list[list[float]] = [[], []]
+        for i in range(options.rounds + 1):
+            for k in (i % 2, 1 - i % 2):
+                start = time.perf_counter()
+                for _ in range(calls):
+                    jax.block_until_ready(contenders[k](x))
+                if i > 0:  # the first round compiles
+                    samples[k].append((time.perf_counter() - start) / calls)
+        rows[setting] = [statistics.median(s) for s in samples]
+    return rows
+
+
+def both(ours: float, peer: float) -> str:
+    return f"{peer:.3g} -> {ours:.3g}"
+
+
+def ratio(ours: float, peer: float) -> str:
+    return f"{ours / peer:.2f}"
+
+
+# name: (heading, what is measured, how ours and the peer's are shown)
+SECTIONS: dict[str, tuple[str, Callable, Callable[[float, float], str]]] = {
+    "errors": ("largest error in ULP, jax.nn -> ours", errors, both),
+    "bytes": ("bytes kept, jax.nn -> ours", kept_bytes, both),
+    "time": ("time of ours / time of jax.nn", times, ratio),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=PEERS, help="functions to time")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path, help="write the ratios to this file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="default: all")
+    parser.add_argument("--only", nargs="+", choices=PEERS, help="functions to measure")
+    parser.add_argument("--rounds", type=int, default=30, help="of timing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="to write")
     options = parser.parse_args(argv)
-    device = jax.devices()[0].device_kind
-    versions = {name: version(name) for name in ("jax", "jaxlib", "flax")}
-    print(f"jax {versions['jax']} on {device}, {platform.machine()}")
-    print(f"{'time / time of jax.nn':24}" + "".join(f"{s:>15}" for s in SETTINGS))
-    rows = {}
-    for name in options.only or PEERS:
-        rows[name] = {}
-        for setting, (build, size, calls) in SETTINGS.items():
-            x = jnp.linspace(-10.0, 10.0, size)
-            ours, peer = map(build, PEERS[name])
-            rows[name][setting] = ratio(ours, peer, x, options.rounds, calls)
-        print(f"{name:24}" + "".join(f"{r[0]:15.2f}" for r in rows[name].values()))
-    if options.json:
-        record = {"device": device, "machine": platform.machine(), **versions}
-        keys = ("ratio", "seconds", "seconds_jax_nn")
-        record["rows"] = {
-            name: {s: dict(zip(keys, r, strict=True)) for s, r in row.items()}
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"expected sections {', '.join(SECTIONS)}, but got {unknown}")
+
+    record: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "jaxlib", "flax")},
+    }
+    print(", ".join(f"{k} {v}" for k, v in record.items()))
+    for section in options.sections or SECTIONS:
+        heading, measure, show = SECTIONS[section]
+        rows = {name: measure(name, options) for name in options.only or PEERS}
+        columns = list(next(iter(rows.values())))
+        print(f"\n{heading}\n{'':12}" + "".join(f"{c:>19}" for c in columns))
+        for name, row in rows.items():
+            cells = (show(*row[c]) for c in columns)
+            print(f"{name:12}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
+        record[section] = {
+            name: {c: {"ours": a, "jax.nn": b} for c, (a, b) in row.items()}
             for name, row in rows.items()
         }
+    if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 

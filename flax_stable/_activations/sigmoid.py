@@ -1,5 +1,7 @@
 """The logistic family: `sigmoid`, `log_sigmoid`, `tanh`."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,11 +155,11 @@ def _double_tanh_slope(x: jax.Array) -> jax.Array:
     return jnp.where(far, 8 * np.exp(-8), 8).astype(x.dtype) * (w * (1 - w))
 
 
-sigmoid_slope = elementwise(
+sigmoid_slope: Callable = elementwise(
     _sigmoid_slope, lambda x: -sigmoid_slope(x) * _tanh(0.5 * x)
 )
-_sigmoid = elementwise(_sigmoid_value, sigmoid_slope)
-_double_slope = elementwise(
+_sigmoid: Callable = elementwise(_sigmoid_value, sigmoid_slope)
+_double_slope: Callable = elementwise(
     _double_tanh_slope, lambda x: -2 * _double_slope(x) * _tanh(x)
 )
-_tanh = elementwise(_tanh_value, lambda x: 0.5 * _double_slope(x))
+_tanh: Callable = elementwise(_tanh_value, lambda x: 0.5 * _double_slope(x))

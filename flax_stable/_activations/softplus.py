@@ -1,5 +1,7 @@
 """`softplus`, its inverse and `log_sigmoid`."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,8 +235,8 @@ def _inverse_curvature(y: jax.Array) -> jax.Array:
     return jnp.where(y < 0, np.nan, -(scale * scale) * (jnp.exp(-y) / (m * m)))
 
 
-_curvature = elementwise(
+_curvature: Callable = elementwise(
     _inverse_curvature, lambda y: _curvature(y) * (1 - 2 * _slope(y))
 )
-_slope = elementwise(_inverse_slope, _curvature)
+_slope: Callable = elementwise(_inverse_slope, _curvature)
 _inverse_softplus = elementwise(_inverse_value, _slope)
