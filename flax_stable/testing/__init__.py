@@ -2,8 +2,8 @@
 
 from ._placement import assert_on_devices as assert_on_devices
 from ._placement import assert_sharding as assert_sharding
-from ._references import REFERENCES as REFERENCES
 from ._same_gradients import GradientReport as GradientReport
 from ._same_gradients import Placement as Placement
 from ._same_gradients import assert_same_gradients as assert_same_gradients
 from ._ulp import ulp_errors as ulp_errors
+from .references import REFERENCES as REFERENCES

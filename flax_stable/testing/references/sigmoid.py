@@ -1,8 +1,4 @@
-"""The exact values and derivatives of the activations, as NumPy functions.
-
-Each is written so that nothing cancels: relative errors stay below 1e-13, which
-``test_activations.py`` holds against mpmath.  At infinities they are the limits.
-"""
+"""The logistic family."""
 
 import numpy as np
 
@@ -77,8 +73,7 @@ def inverse_softplus_2(y):
         return -np.exp(-np.abs(y)) * slope * slope
 
 
-# name: the value and its first two derivatives.
-REFERENCES = {
+SIGMOID = {
     "sigmoid": (sigmoid, sigmoid_1, sigmoid_2),
     "log_sigmoid": (log_sigmoid, log_sigmoid_1, log_sigmoid_2),
     "tanh": (tanh, tanh_1, tanh_2),

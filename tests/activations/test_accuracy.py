@@ -1,0 +1,128 @@
+"""Values and derivatives, in every dtype, against exact references."""
+
+import jax
+import mpmath as mp
+import numpy as np
+import pytest
+from _table import TABLE
+
+import flax_stable as fs
+from flax_stable.testing import REFERENCES, ulp_errors
+
+CASES = [(name, order) for name in TABLE for order in range(3)]
+MODES = [(order, mode) for order in (1, 2) for mode in ("vjp", "jvp")]
+MUST_REACH = (2, 4, 6)
+
+
+def test_every_activation_is_judged():
+    assert set(TABLE) == set(REFERENCES)
+
+
+@pytest.mark.parametrize(("name", "order"), CASES)
+def test_references_agree_with_mpmath(name, order):
+    rng = np.random.default_rng(order)
+    x = np.concatenate(
+        [
+            rng.uniform(-110, 110, 40),
+            rng.uniform(-3, 3, 40),
+            rng.choice([-1, 1], 40) * 10 ** rng.uniform(-30, 2, 40),
+            np.float32([0.6931472, 0.69314724, 0.6931471, 0.39999, 0.4, 0.99999, 1.0]),
+            [87.33, -87.33, 17.5, 1e-30, -1e-30],
+        ]
+    )
+    if TABLE[name].positive:
+        x = np.abs(x)
+    found = REFERENCES[name][order](x)
+    with mp.workdps(200):
+        for value, reference in zip(x, found, strict=True):
+            exact = mp.diff(TABLE[name].exact, mp.mpf(float(value)), order)
+            assert abs(mp.mpf(float(reference)) - exact) <= 1e-13 * abs(exact), value
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", TABLE)
+def test_every_16_bit_input(name, dtype):
+    for order, mode in [(0, "vjp"), *MODES]:
+        found = ulp_errors(
+            getattr(fs, name), REFERENCES[name][order], dtype, order=order, mode=mode
+        )
+        assert found.count == 65_536
+        assert found.maximum <= 0.51, (order, mode, found)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", TABLE)
+def test_every_16_bit_input_with_random_cotangents(name, dtype):
+    for order, mode in MODES:
+        found = ulp_errors(
+            getattr(fs, name),
+            REFERENCES[name][order],
+            dtype,
+            order=order,
+            mode=mode,
+            seed=order,
+        )
+        assert found.maximum <= 0.51, (order, mode, found)
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("name", TABLE)
+def test_float32_sample(name, jit):
+    # Eagerly both modes run the same operations one by one.
+    for order, mode in [(0, "vjp"), *(MODES if jit else MODES[::2])]:
+        found = ulp_errors(
+            getattr(fs, name),
+            REFERENCES[name][order],
+            "float32",
+            order=order,
+            mode=mode,
+            stride=30_011,
+            windows=TABLE[name].windows,
+            jit=jit,
+        )
+        assert found.count > 140_000
+        bound = min(TABLE[name].float32[order] + 0.5, MUST_REACH[order])
+        assert found.maximum <= bound, (order, mode, found)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_float32_with_random_cotangents(name):
+    for order, mode in MODES:
+        found = ulp_errors(
+            getattr(fs, name),
+            REFERENCES[name][order],
+            "float32",
+            order=order,
+            mode=mode,
+            stride=30_011,
+            windows=TABLE[name].windows,
+            seed=order,
+        )
+        # The product with the cotangent is rounded too: one ULP where a mantissa wraps.
+        bound = min(2 * TABLE[name].float32[order] + 1, MUST_REACH[order])
+        assert found.maximum <= bound, (order, mode, found)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_float64_sample(name):
+    rng = np.random.default_rng(0)
+    x = np.concatenate(
+        [
+            rng.uniform(-750, 750, 20_000),
+            rng.normal(size=20_000),
+            rng.choice([-1, 1], 20_000) * 10 ** rng.uniform(-307, 308, 20_000),
+        ]
+    )
+    if TABLE[name].positive:
+        x = np.abs(x)
+    with jax.enable_x64(True):
+        for order, mode in [(0, "vjp"), *MODES]:
+            found = ulp_errors(
+                getattr(fs, name),
+                lambda x, exact=REFERENCES[name][order]: exact(x.astype(np.longdouble)),
+                "float64",
+                order=order,
+                mode=mode,
+                inputs=x,
+            )
+            assert found.maximum <= (4, 8, 16)[order], (order, mode, found)

@@ -1,0 +1,141 @@
+"""What the activations do at infinity and beyond float32, and what they keep."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from _table import TABLE
+
+import flax_stable as fs
+from flax_stable.testing import REFERENCES
+
+CASES = [(name, order) for name in TABLE for order in range(3)]
+
+
+def derivative(f, order):
+    """The elementwise derivative of an order."""
+    for _ in range(order):
+        f = (lambda g: lambda x: jax.vjp(g, x)[1](jnp.ones_like(x))[0])(f)
+    return f
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(("name", "order"), CASES)
+def test_limits_at_infinity_and_nan(name, order, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        x = jnp.array([-np.inf, np.inf, np.nan], dtype)
+        for run in (jax.jit, lambda f: f):
+            found = run(derivative(getattr(fs, name), order))(x)
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(
+                np.asarray(found, np.float64), (*TABLE[name].limits[order], np.nan)
+            )
+
+
+def test_inverse_softplus_outside_its_domain():
+    y = jnp.float32([0.0, -0.0, -1e-30, -1.0, -200.0])
+    for order, limit in enumerate((-np.inf, np.inf, -np.inf)):
+        found = derivative(fs.inverse_softplus, order)(y)
+        np.testing.assert_array_equal(found, [limit, limit, np.nan, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_third_derivative(name):
+    x = np.float32(np.linspace(-20, 20, 81))
+    x = x[41:] if TABLE[name].positive else x
+    found = jax.jit(derivative(getattr(fs, name), 3))(x)
+    with mp.workdps(60):
+        exact = [float(mp.diff(TABLE[name].exact, mp.mpf(float(v)), 3)) for v in x]
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("order", [3, 4])
+@pytest.mark.parametrize("name", TABLE)
+def test_high_orders_are_never_nan(name, order):
+    x = np.float32([0, 1e-38, 1e-30, 1e-4, 0.7, 20, 41, 88, 89, 104, 1e4, 3e38])
+    x = x[1:] if TABLE[name].positive else np.concatenate([x, -x])
+    found = jax.jit(derivative(getattr(fs, name), order))(x)
+    assert not np.isnan(found).any(), x[np.isnan(found)]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize(("name", "order"), CASES)
+def test_float8_computes_in_float32(name, order, dtype):
+    f = getattr(fs, name)
+    x = jnp.array([0.25, 0.75, 1.5, 3, 6], dtype)
+    wide = derivative(f, order)(x.astype(np.float32))
+    found = derivative(f, order)(x)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(
+        np.asarray(found, np.float32), np.asarray(wide.astype(dtype), np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    "x",
+    [2, 2.5, True, np.float64(2), np.int8(2), np.ones((2, 0), np.int32)],
+    ids=lambda x: f"{type(x).__name__}",
+)
+@pytest.mark.parametrize("name", TABLE)
+def test_promotes_as_jax_does(name, x):
+    found, expected = getattr(fs, name)(x), jnp.tanh(x)
+    assert (found.shape, found.dtype, found.weak_type) == (
+        expected.shape,
+        expected.dtype,
+        expected.weak_type,
+    )
+    if isinstance(x, float):
+        grads = jax.grad(getattr(fs, name))(x), jax.grad(jnp.tanh)(x)
+        assert grads[0].weak_type == grads[1].weak_type
+
+
+@pytest.mark.parametrize("x", [1j, np.ones(2, np.complex64)], ids=["scalar", "array"])
+@pytest.mark.parametrize("name", TABLE)
+def test_refuses_complex(name, x):
+    with pytest.raises(
+        TypeError, match=f"{name} is defined for real inputs.*complex64"
+    ):
+        getattr(fs, name)(x)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])
+@pytest.mark.parametrize(("name", "order"), CASES)
+def test_any_shape(name, order, shape):
+    x = jnp.full(shape, 0.5, np.float32)
+    found = derivative(getattr(fs, name), order)(x)
+    assert (found.shape, found.dtype) == (shape, np.float32)
+    np.testing.assert_allclose(
+        found, REFERENCES[name][order](np.full(shape, 0.5)), rtol=1e-6
+    )
+
+
+def kept(f, x):
+    return jax.tree.leaves(jax.vjp(f, x)[1])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", TABLE)
+def test_residual(name, dtype):
+    f = getattr(fs, name)
+    with jax.enable_x64(True):
+        x = jnp.linspace(0.1, 20, 64, dtype=dtype)
+        (residual,) = kept(f, x)
+        output = TABLE[name].residual == "output" and dtype != "bfloat16"
+        np.testing.assert_array_equal(residual, f(x) if output else x)
+
+
+def test_softplus_keeps_nothing_that_the_next_layer_does_not():
+    """Unrolled layers of a gradient: temporaries in arrays of the hidden size."""
+
+    def arrays_kept(activation):
+        def loss(kernels, x):
+            for kernel in kernels:
+                x = activation(x @ kernel)
+            return x.sum()
+
+        x, kernels = jnp.ones((512, 128)), [jnp.ones((128, 128))] * 8
+        compiled = jax.jit(jax.grad(loss)).lower(kernels, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / x.nbytes / len(kernels)
+
+    assert arrays_kept(fs.softplus) < 0.8 * arrays_kept(jax.nn.softplus)
