@@ -289,11 +289,11 @@ class _CustomVJP:
                 f"returned {jax.tree.structure(ct)}. None stands for a zero cotangent."
             ) from None
         for x, leaf in zip(expected, leaves, strict=True):
-            if leaf is not None and _is_inexact(x) and not _same_type(leaf, x):
+            if leaf is not None and _is_inexact(x) and _type(leaf) != _type(x):
                 raise ValueError(
                     f"bwd of the custom_vjp function {self._name} must return a "
-                    f"cotangent of the shape and dtype of {argument}, {_type(x)}, but "
-                    f"it returned {_type(leaf)}."
+                    f"cotangent of the type of {argument}, {_type(x)}, but it returned "
+                    f"{_type(leaf)}. {_way_out(leaf, x)}"
                 )
         return leaves
 
@@ -367,13 +367,20 @@ def _float0_zeros(x: Any) -> np.ndarray:
     return np.zeros(np.shape(x), float0)
 
 
-def _same_type(x: Any, y: Any) -> bool:
-    x, y = jax.typeof(x), jax.typeof(y)
-    return x.shape == y.shape and x.dtype == y.dtype
-
-
 def _type(x: Any) -> str:
+    """Shape, dtype and, where they are part of an array's type, how it is laid out."""
     return jax.typeof(x).str_short()
+
+
+def _way_out(ct: Any, x: Any) -> str:
+    if np.shape(ct) != np.shape(x):
+        return "Sum over the axes that it was broadcast over, or reshape it."
+    if jnp.result_type(ct) != jnp.result_type(x):
+        return "Cast it with astype."
+    return (
+        "Inside shard_map, jax.lax.psum sums over the axes that the argument does not "
+        "vary over; jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
+    )
 
 
 def _describe(x: Any) -> str:

@@ -194,12 +194,12 @@ WRONG = {
     "bwd shape": (
         rule(lambda x, g: (g[None],)),
         ValueError,
-        r"dtype of argument 'x', float32\[\], but it returned float32\[1\]",
+        r"type of argument 'x', float32\[\], but it returned float32\[1\]",
     ),
     "bwd dtype": (
         rule(lambda x, g: (g.astype(jnp.bfloat16),)),
         ValueError,
-        r"dtype of argument 'x', float32\[\], but it returned bfloat16\[\]",
+        r"type of argument 'x', float32\[\], but it returned bfloat16\[\]",
     ),
     "bwd squares g": (
         rule(lambda x, g: (g * g,)),

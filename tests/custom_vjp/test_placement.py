@@ -8,6 +8,8 @@ from _rules import CASES, grad, jvp, linearize, third, vjp
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import flax_stable as fs
+
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -35,3 +37,25 @@ def test_shard_map(x64, case, transform):
     chex.assert_trees_all_close(outside(*args), expected, rtol=1e-11, atol=1e-12)
     inside = jax.shard_map(transform(case.rule, args), **specs)
     chex.assert_trees_all_close(inside(*args), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd])
+def test_a_cotangent_that_varies_where_the_argument_does_not(transform):
+    @fs.custom_vjp
+    def scaled(x, w):
+        return x * w
+
+    def bwd(residuals, g):
+        x, w = residuals
+        return g * w, jnp.sum(g * x)
+
+    scaled.defvjp(lambda x, w: (x * w, (x, w)), bwd)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    run = jax.shard_map(
+        lambda x, w: transform(lambda w: jnp.sum(scaled(x, w)))(w),
+        mesh=mesh,
+        in_specs=(P("data"), P()),
+        out_specs=P(),
+    )
+    with pytest.raises(ValueError, match=r"argument 'w', float32\[\], .*jax.lax.psum"):
+        run(jnp.arange(8.0), jnp.ones(()))
