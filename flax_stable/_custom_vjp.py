@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import Literal, jaxpr_as_fun
 
 
 def custom_vjp(
@@ -322,31 +323,36 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
     return tuple(positions)
 
 
-def _constant_term(jaxpr: Any, linear: Sequence[Any]) -> Any:
+def _constant_term(jaxpr: Any, linear: Any, zero: Any = ()) -> Any:
     """An equation that adds a constant to a variable that depends on ``linear``.
 
     Transposition would drop the constant without a word.  Zeros are no constants.
     """
-    depends, zeros = set(linear), set[Any]()
+    depends, zeros = set(linear), set(zero)
 
     def is_zero(x):
         return x in zeros if not isinstance(x, Literal) else not np.any(x.val)
 
     for eqn in jaxpr.eqns:
-        inside = [not isinstance(x, Literal) and x in depends for x in eqn.invars]
         name = eqn.primitive.name
-        if name in ("broadcast_in_dim", "convert_element_type"):
-            zeros.update(eqn.outvars if is_zero(eqn.invars[0]) else ())
+        inside = [not isinstance(x, Literal) and x in depends for x in eqn.invars]
+        zeroed = [is_zero(x) for x in eqn.invars]
+        if name in ("broadcast_in_dim", "convert_element_type") and zeroed[0]:
+            zeros.update(eqn.outvars)
         if not any(inside):
             continue
         depends.update(eqn.outvars)
-        alone = [x for x, i in zip(eqn.invars, inside, strict=True) if not i]
-        if name in ("add", "sub", "add_any") and not all(map(is_zero, alone)):
+        harmless = [a or b for a, b in zip(inside, zeroed, strict=True)]
+        if name in ("add", "sub", "add_any") and not all(harmless):
             return eqn
-        called = eqn.params.get("jaxpr")
-        if isinstance(called, ClosedJaxpr) and len(called.jaxpr.invars) == len(inside):
-            within = [v for v, i in zip(called.jaxpr.invars, inside, strict=True) if i]
-            if (found := _constant_term(called.jaxpr, within)) is not None:
+        if name in ("jit", "pjit"):
+            called = eqn.params["jaxpr"].jaxpr
+            found = _constant_term(
+                called,
+                itertools.compress(called.invars, inside),
+                itertools.compress(called.invars, zeroed),
+            )
+            if found is not None:
                 return found
     return None
 

@@ -236,9 +236,30 @@ def test_wrong_rules(f, error, text, differentiate):
         differentiate(f)(jnp.float32(1.0))
 
 
-def test_adding_zeros_is_linear():
-    f = rule(lambda x, g: (g * jnp.cos(x) + jnp.zeros_like(x),))
-    chex.assert_trees_all_close(jax.jacfwd(f)(1.0), jnp.cos(1.0))
+LINEAR_RULES = {
+    "zeros added": lambda x, g: (g * jnp.cos(x) + jnp.zeros_like(x),),
+    "zeros added by a callee": lambda x, g: (
+        jax.jit(jnp.add)(g * jnp.cos(x), jnp.zeros_like(x)),
+    ),
+    "scan": lambda x, g: (
+        jax.lax.scan(
+            lambda sum_, weight: (sum_ + weight * g * jnp.cos(x), None),
+            jnp.zeros_like(x),
+            jnp.array([0.25, 0.75], x.dtype),
+        )[0],
+    ),
+    "cond": lambda x, g: (
+        jax.lax.cond(x > 0, lambda g: g * jnp.cos(x), lambda g: g - g, g),
+    ),
+    "select": lambda x, g: (jnp.where(x > 0, g * jnp.cos(x), 0),),
+}
+
+
+@pytest.mark.parametrize("bwd", LINEAR_RULES.values(), ids=LINEAR_RULES)
+def test_linear_rules(bwd):
+    x = jnp.float32(1.0)
+    for differentiate in (jax.grad, jax.jacfwd, lambda f: jax.jit(jax.grad(f))):
+        chex.assert_trees_all_close(differentiate(rule(bwd))(x), jnp.cos(x))
 
 
 def test_wrong_definitions_and_calls():
