@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun
+
+from ._linearity import zero_outputs
 
 
 def custom_vjp(
@@ -53,9 +54,17 @@ def custom_vjp(
     are resolved to positions.  Integer arguments take ``None`` or float0 cotangents;
     ``None`` in place of any argument, or of a part of it, is a cotangent of zero.
 
-    Residuals: exactly what ``fwd`` returned, each array once.  Everything else that
-    ``bwd`` needs it computes anew in the backward pass.  Higher orders differentiate
-    ``fwd`` and ``bwd``: write them with functions that have stable rules themselves.
+    Residuals: exactly the arrays that ``fwd`` returned, each once.  Everything else
+    that ``bwd`` needs it computes anew in the backward pass.  Higher orders
+    differentiate ``fwd`` and ``bwd``: write them with functions that have stable rules
+    themselves.  Put `jax.jit` outermost where the function is called eagerly: a rule is
+    traced anew by every eager gradient.
+
+    What differs from `jax.custom_vjp`: ``bwd`` must be transposable by JAX, which a
+    `jax.lax.while_loop` over ``g`` or a `jax.custom_vjp` function of ``g`` is not; it
+    always sees tracers for ``g``; it is traced in forward mode as well, so its side
+    effects may run there, or twice; and a cotangent of another dtype than its argument
+    is refused.
 
     Raises:
       TypeError: ``fwd`` returned no pair, ``bwd`` returned the wrong structure or is
@@ -197,13 +206,23 @@ class _CustomVJP:
         if not smooth:
             return out, jax.tree.map(_symbolic_zero, out)
 
-        def push_forward(residuals, moving):
+        # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays
+        # of JAX are residuals.
+        parts, part_tree = jax.tree.flatten(residuals)
+        arrays = {i: x for i, x in enumerate(parts) if isinstance(x, jax.Array)}
+
+        def push_forward(arrays, moving):
+            residuals = jax.tree.unflatten(
+                part_tree, [arrays.get(i, x) for i, x in enumerate(parts)]
+            )
             kept: list[int] = []
 
             def pull_back(*cotangents):
-                g = [_float0_zeros(y) for y in out_leaves]
-                for i, ct in zip(smooth, cotangents, strict=True):
-                    g[i] = ct
+                smooth_cts = iter(cotangents)
+                g = [
+                    next(smooth_cts) if i in smooth else _float0_zeros(y)
+                    for i, y in enumerate(out_leaves)
+                ]
                 cts = self._backward(
                     static, primals, residuals, jax.tree.unflatten(out_tree, g)
                 )
@@ -212,31 +231,31 @@ class _CustomVJP:
 
             types = [jax.typeof(out_leaves[i]) for i in smooth]
             jaxpr = jax.make_jaxpr(pull_back)(*types)
-            if (eqn := _constant_term(jaxpr.jaxpr, jaxpr.jaxpr.invars)) is not None:
-                raise self._not_linear(f"it adds to g a term without g: {eqn}")
+            if not all(zero_outputs(jaxpr.jaxpr, [True] * len(types))):
+                raise self._not_linear("it is not zero where g is")
             transposed = jax.linear_transpose(jaxpr_as_fun(jaxpr), *types)
             try:
                 return transposed([moving[i] for i in kept])
             except NotImplementedError as e:
                 raise self._not_linear(str(e).rstrip(".")) from e
             except Exception as e:
-                raise self._not_linear("g meets itself, or decides a branch") from e
+                raise self._not_linear("JAX cannot transpose it") from e
 
         # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
         # from them, and its barrier keeps XLA from merging that with the forward pass.
         if not getattr(jax.config, "jax_remat3", False):
             push_forward = jax.checkpoint(push_forward)
         tangent_leaves = [_symbolic_zero(y) for y in out_leaves]
-        for i, t in zip(smooth, push_forward(residuals, moving), strict=True):
+        for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
             tangent_leaves[i] = t
         return out, jax.tree.unflatten(out_tree, tangent_leaves)
 
     def _not_linear(self, reason: str) -> TypeError:
         return TypeError(
-            f"bwd of the custom_vjp function {self._name} cannot be transposed: "
-            f"{reason}. Forward mode is the transpose of bwd, which has to be linear "
-            "in the cotangent g. If it is not meant to be, decorate with "
-            "@custom_vjp(forward_mode=False)."
+            f"bwd of the custom_vjp function {self._name} is not linear in the "
+            f"cotangent g: {reason}. Forward mode is the transpose of bwd: let it "
+            "multiply g, move it and sum it, but not compare it with anything or add "
+            "to it. If it is meant to, decorate with @custom_vjp(forward_mode=False)."
         )
 
     def _forward(self, static: list, primals: tuple) -> tuple:
@@ -321,40 +340,6 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
             f"parameters, but got {', '.join(map(str, outside))}."
         )
     return tuple(positions)
-
-
-def _constant_term(jaxpr: Any, linear: Any, zero: Any = ()) -> Any:
-    """An equation that adds a constant to a variable that depends on ``linear``.
-
-    Transposition would drop the constant without a word.  Zeros are no constants.
-    """
-    depends, zeros = set(linear), set(zero)
-
-    def is_zero(x):
-        return x in zeros if not isinstance(x, Literal) else not np.any(x.val)
-
-    for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        inside = [not isinstance(x, Literal) and x in depends for x in eqn.invars]
-        zeroed = [is_zero(x) for x in eqn.invars]
-        if name in ("broadcast_in_dim", "convert_element_type") and zeroed[0]:
-            zeros.update(eqn.outvars)
-        if not any(inside):
-            continue
-        depends.update(eqn.outvars)
-        harmless = [a or b for a, b in zip(inside, zeroed, strict=True)]
-        if name in ("add", "sub", "add_any") and not all(harmless):
-            return eqn
-        if name in ("jit", "pjit"):
-            called = eqn.params["jaxpr"].jaxpr
-            found = _constant_term(
-                called,
-                itertools.compress(called.invars, inside),
-                itertools.compress(called.invars, zeroed),
-            )
-            if found is not None:
-                return found
-    return None
 
 
 def _is_inexact(x: Any) -> bool:

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 # Arrows point strictly down: a component imports itself and what stands above it here.
 LAYERS = (
-    {"_custom_vjp", "_precision", "testing"},
+    {"_linearity", "_precision", "testing"},
+    {"_custom_vjp"},
     {"_activations"},
     {"_gated", "_positive", "gradient", "host"},
     {"linen", "nnx", "decay"},

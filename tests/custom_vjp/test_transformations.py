@@ -192,3 +192,20 @@ def test_eval_shape_and_export(case):
             rtol=2e-5,
             atol=2e-6,
         )
+
+
+@pytest.mark.parametrize("transform", [grad, jvp])
+@cases
+def test_export_with_symbolic_shapes(case, transform):
+    args = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), case.args)
+    (n,) = jax.export.symbolic_shape("n")
+    symbolic = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((n, x.shape[1]), x.dtype), args
+    )
+    exported = jax.export.export(jax.jit(transform(case.rule, args)))(*symbolic)
+    chex.assert_trees_all_close(
+        exported.call(*args),
+        transform(case.reference, args)(*args),
+        rtol=2e-5,
+        atol=2e-6,
+    )
