@@ -76,4 +76,4 @@ def _same_rank(outside: Any, inside: Any) -> int:
 
 
 def _is_inexact(x: Any) -> bool:
-    return jnp.issubdtype(getattr(x.aval, "dtype", None), np.inexact)
+    return jnp.issubdtype(getattr(x.aval, "dtype", np.bool_), np.inexact)

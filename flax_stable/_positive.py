@@ -1,5 +1,6 @@
 """Positive kernels: the parameterization, how they start, and the layer they serve."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -99,7 +100,7 @@ def near_permutation(spread: float = 0.1) -> Callable[..., jax.Array]:
       Networks <https://arxiv.org/abs/2312.12474>`_, 2023: why initializers of signed
       weights fail for positive ones.
     """
-    if not spread > 0:
+    if not 0 < spread < math.inf:
         raise ValueError(
             f"near_permutation expects a positive spread, but got {spread}. For almost "
             "no spread take a small number, such as 1e-3."
@@ -112,6 +113,8 @@ def near_permutation(spread: float = 0.1) -> Callable[..., jax.Array]:
                 f"got shape {tuple(shape)}. Use jax.vmap for a stack of kernels."
             )
         _check_floating("near_permutation initializes", dtype)
+        if 0 in shape:
+            return jnp.zeros(shape, dtype)
         n, m = shape
         row_key, column_key, spread_key = jax.random.split(key, 3)
         rows = jax.random.permutation(row_key, n)

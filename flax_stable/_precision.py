@@ -62,7 +62,7 @@ def narrow(x: jax.Array, like: jax.Array) -> jax.Array:
     """``x`` rounded, once, to the dtype of ``like``, and weakly typed where that is."""
     x = x.astype(like.dtype)
     # An update in place is the public way to keep a weak type over a bit cast.
-    return like.at[...].set(x) if like.weak_type else x
+    return jnp.zeros_like(like).at[...].set(x) if like.weak_type else x
 
 
 def expm1(x: jax.Array) -> jax.Array:

@@ -228,3 +228,8 @@ def test_positive_kernels_refuses_other_things():
         "positive_kernels expects the nested dicts of Linen parameters, but got "
     )
     assert str(e.value).endswith("An NNX layer has its positive kernel as .kernel.")
+
+
+def test_kernels_without_elements():
+    for shape in ((0, 3), (3, 0)):
+        assert fs.near_permutation()(jax.random.key(0), shape).shape == shape

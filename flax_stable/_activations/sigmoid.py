@@ -139,7 +139,7 @@ def _tanh_value(x: jax.Array) -> jax.Array:
     else:
         near = a + a * (a * a * polynomial(_TANH, a * a))
     y = jnp.where(a < 0.6, near, 1 - 2 * (e / (1 + e)))
-    return jnp.where(x < 0, -y, y)
+    return jnp.sign(x) * y
 
 
 def _double_tanh_slope(x: jax.Array) -> jax.Array:

@@ -81,7 +81,7 @@ _stand_in = elementwise(_softplus_value, sigmoid_slope)
 
 @custom_vjp
 def _slope_of(y: jax.Array) -> jax.Array:
-    return -expm1(-y)
+    return jnp.abs(expm1(-y))
 
 
 _slope_of.defvjp(lambda y: (_slope_of(y), None), lambda _, g: (g,))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 # An NVIDIA or AMD device calls itself a gpu; JAX takes both names for its backends.
@@ -245,7 +246,7 @@ def _as_device_set(devices: Any) -> set:
         return set(devices.devices.flat)
     if isinstance(devices, jax.Device):
         return {devices}
-    wanted = set(devices)
+    wanted = set(np.ravel(np.asarray(devices, dtype=object)))
     if not wanted or not all(isinstance(d, jax.Device) for d in wanted):
         raise TypeError(
             "devices_or_platform must be a platform's name, a device, a sequence of "
