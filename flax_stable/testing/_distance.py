@@ -18,8 +18,8 @@ def errors(
 ) -> np.ndarray:
     """How far ``computed`` is from ``exact * g``, where ``exact`` is of ``x``.
 
-    No ``g`` means ones.  The reference is asked again at zero where a subnormal ``x`` may
-    have been read as that.
+    No ``g`` means ones.  The reference is asked again at zero where a subnormal ``x``
+    may have been read as that.
     """
     smallest = float(jnp.finfo(dtype).smallest_normal)
     with np.errstate(all="ignore"):
@@ -42,8 +42,8 @@ def errors(
 def _common(dtype: np.dtype, computed: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """`_distance` without a factor, in fewer passes over the memory.
 
-    A result that is zero, infinite or NaN and one that should be are a quarter of a power
-    of two away from each other, or more: only those are looked at closely.
+    Where something is lost, infinite or NaN, the distance is a quarter of a power of
+    two or more: only such results are looked at closely.
     """
     info = jnp.finfo(dtype)
     smallest = float(info.smallest_normal)

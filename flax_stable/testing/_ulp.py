@@ -1,7 +1,7 @@
 """How far a function and its derivatives are from the truth, in units of last place."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +121,7 @@ def sweep(
     """Judges several computations of (input, cotangent) against one reference."""
     random = None if seed is None else np.random.default_rng(seed)
     found: list[list[UlpErrors]] = [[] for _ in computations]
-    ones = np.ones(0)
+    ones: Any = np.ones(0)
     for chunk in _merged(chunks):
         # A power of two that never shrinks, to compile for few sizes.
         size = max(1 << max(chunk.size - 1, 0).bit_length(), ones.size)
@@ -136,7 +136,9 @@ def sweep(
         for start in range(0, chunk.size, _BLOCK):
             block = slice(start, min(start + _BLOCK, chunk.size))
             factor = None if g is None else g[block]
-            judged = _judged(reference, chunk[block], factor, [r[block] for r in results])
+            judged = _judged(
+                reference, chunk[block], factor, [r[block] for r in results]
+            )
             for parts, part in zip(found, judged, strict=True):
                 parts.append(part)
         found = [[merge(parts)] for parts in found]
@@ -154,8 +156,8 @@ def _judged(
     for computed in results:
         distance = errors(reference, x.dtype, x, g, exact, computed)
         i = int(np.argmax(distance))
-        above = np.count_nonzero(distance > 1)
-        yield UlpErrors(float(distance[i]), float(x[i]), above / x.size, x.size)
+        above = int(np.count_nonzero(distance > 1))
+        yield UlpErrors(float(distance[i]), x[i].item(), above / x.size, x.size)
 
 
 def merge(parts: Sequence[UlpErrors]) -> UlpErrors:
@@ -188,7 +190,7 @@ def derivative(fn: Callable, order: int, mode: str) -> Callable:
 def patterns(
     dtype: np.dtype, stride: int | None = None, start: int = 0, stop: int | None = None
 ) -> Iterator[np.ndarray]:
-    """The numbers whose bit patterns are multiples of the stride, from start to stop."""
+    """The numbers of every stride-th bit pattern from start to stop."""
     stride = stride or default_stride(dtype)
     unsigned = np.dtype(f"u{dtype.itemsize}")
     stop = 1 << 8 * dtype.itemsize if stop is None else stop
