@@ -296,19 +296,18 @@ def verify(options: argparse.Namespace) -> int:
         raise UsageError(f"there is no directory for {options.json}")
     against = options.against
     lacking = {case.name for case in judged if case.peer is None}
+    groups = _verify.plan(
+        judged,
+        dtypes=options.dtype,
+        orders=options.order or _verify.ORDERS,
+        modes=_verify.MODES if options.mode == "both" else [options.mode],
+        stride=1 if options.exhaustive else options.stride,
+    )
     view = rich_view if sys.stdout.isatty() else plain_view
     start, rows, status = time.perf_counter(), [], 0
     try:
         with view(columns(against)) as (progress, add):
-            for row in _verify.verify(
-                judged,
-                dtypes=options.dtype,
-                orders=options.order or _verify.ORDERS,
-                modes=_verify.MODES if options.mode == "both" else [options.mode],
-                stride=1 if options.exhaustive else options.stride,
-                jobs=options.jobs,
-                progress=progress,
-            ):
+            for row in _verify.verify(groups, jobs=options.jobs, progress=progress):
                 rows.append(row)
                 add(cells(row, against, lacking), row.passed)
     except KeyboardInterrupt:

@@ -23,15 +23,14 @@ def errors(
     """
     smallest = float(jnp.finfo(dtype).smallest_normal)
     with np.errstate(all="ignore"):
-        wide = x.astype(np.float64)
         if g is None and exact.dtype == np.float64 and dtype.itemsize < 8:
             found = _common(dtype, computed, exact)
         else:
             found = _distance(dtype, computed, exact, g)
-        subnormal = np.abs(wide) < smallest
+        subnormal = np.abs(x) < smallest
         if subnormal.any():
-            subnormal &= (wide != 0) & (found > 0)
-            at_zero = reference(np.copysign(0.0, wide[subnormal]))
+            subnormal &= (x != 0) & (found > 0)
+            at_zero = reference(np.copysign(0.0, x[subnormal].astype(np.float64)))
             read_as_zero = _distance(
                 dtype, computed[subnormal], at_zero, None if g is None else g[subnormal]
             )

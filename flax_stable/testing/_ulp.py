@@ -197,8 +197,11 @@ def patterns(
     span = stride * _CHUNK
     for first in range(start, stop, span):
         size = -(-(min(first + span, stop) - first) // stride)
-        steps = np.arange(size, dtype=np.uint64) * np.uint64(stride)
-        yield (np.uint64(first) + steps).astype(unsigned).view(dtype)
+        # Nothing here wraps around, but 2**16 itself is no uint16.
+        found = np.arange(size, dtype=max(unsigned, np.dtype(np.uint32)))
+        found *= found.dtype.type(stride)
+        found += found.dtype.type(first)
+        yield found.astype(unsigned, copy=False).view(dtype)
 
 
 def default_stride(dtype: np.dtype) -> int:
@@ -231,6 +234,9 @@ def _merged(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The same numbers in pieces of at least ``_CHUNK``, to compile for few sizes."""
     waiting: list[np.ndarray] = []
     for chunk in chunks:
+        if not waiting and chunk.size >= _CHUNK:
+            yield chunk
+            continue
         waiting.append(chunk)
         if sum(c.size for c in waiting) >= _CHUNK:
             yield np.concatenate(waiting)

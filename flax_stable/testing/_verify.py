@@ -77,7 +77,7 @@ class Row(NamedTuple):
         return self.errors.maximum <= self.bound
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """The computations that share a reference: all modes, and those of the peer."""
 
     case: Case
@@ -89,47 +89,49 @@ class _Group(NamedTuple):
     tasks: Sequence[tuple[int, int]]
 
 
-def verify(
+def plan(
     cases: Sequence[Case],
     *,
     dtypes: Sequence[str] = DTYPES[:3],
     orders: Sequence[int] = ORDERS,
     modes: Sequence[str] = MODES[:1],
     stride: int | None = None,
-    jobs: int = 1,
-    progress: Callable[[float, str], None] = lambda done, name: None,
-) -> Iterator[Row]:
-    """Judges every function in every dtype, order and mode.
+) -> list[Group]:
+    """What `verify` is to judge: every function in every dtype, order and mode.
 
     Args:
       cases: the functions.
       dtypes: names of dtypes.  Those of 16 bits are judged over all inputs, the others
-        over a million of evenly spaced bit patterns.
+        over a million evenly spaced bit patterns.
       orders: orders of derivatives; a case has rows for those with a reference.
       modes: how derivatives are taken.
       stride: the step from one bit pattern of float32 to the next; 1 for all of them.
-      jobs: the number of threads.
-      progress: called with the share that is done and the function just judged.
-
-    Yields:
-      The rows, each as soon as it and all before it are known.
 
     Raises:
-      ValueError: a function that cannot be judged; before the first row.
+      ValueError: a function or a reference that cannot be judged.
     """
-    groups = [
+    return [
         _group(case, np.dtype(dtype), order, modes if order else ["-"], stride)
         for case in cases
         for dtype in dtypes
         for order in orders
         if order < len(case.references)
     ]
-    return _rows(groups, jobs, progress)
 
 
-def _rows(
-    groups: Sequence[_Group], jobs: int, progress: Callable[[float, str], None]
+def verify(
+    groups: Sequence[Group],
+    *,
+    jobs: int = 1,
+    progress: Callable[[float, str], None] = lambda share, name: None,
 ) -> Iterator[Row]:
+    """The rows of a plan, each as soon as it and all before it are known.
+
+    Args:
+      groups: the plan.
+      jobs: the number of threads.
+      progress: called with the share that is done and the function just judged.
+    """
     todo = ((group, task) for group in groups for task in group.tasks)
     total, done = sum(len(group.tasks) for group in groups), 0
     pool = ThreadPoolExecutor(jobs)
@@ -163,7 +165,7 @@ def _rows(
         pool.shutdown(cancel_futures=True)
 
 
-def _run(group: _Group, task: tuple[int, int]) -> tuple[list[UlpErrors], float]:
+def _run(group: Group, task: tuple[int, int]) -> tuple[list[UlpErrors], float]:
     start = time.perf_counter()
     reference = group.case.references[group.order]
     if group.dtype == np.float64:
@@ -185,7 +187,7 @@ def _precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
 
 def _group(
     case: Case, dtype: np.dtype, order: int, modes: Sequence[str], stride: int | None
-) -> _Group:
+) -> Group:
     def computations(function: Callable) -> list[Callable]:
         found: list[Callable] = []
         for mode in modes:
@@ -214,7 +216,7 @@ def _group(
     step = stride if stride and dtype == np.float32 else default_stride(dtype)
     end, span = 1 << 8 * dtype.itemsize, step * _TASK
     tasks = [(first, min(first + span, end)) for first in range(0, end, span)]
-    return _Group(case, dtype, order, modes, applied, step, tasks)
+    return Group(case, dtype, order, modes, applied, step, tasks)
 
 
 def _check_reference(case: Case, dtype: np.dtype, order: int) -> None:
