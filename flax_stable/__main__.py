@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import jax
 from rich.box import SIMPLE_HEAD
@@ -43,6 +43,8 @@ COLUMNS = (
     ("verdict", 10),
 )
 RIGHT = {"order", "largest error", "at", "above 1 ULP", "inputs", "seconds"}
+# What a narrow terminal goes without, in this order.
+OPTIONAL = ("inputs", "seconds", "above 1 ULP")
 DIGITS = {"float16": 5, "bfloat16": 5, "float32": 9, "float64": 17}
 
 # Name, width and whether it is flush right, of each column.
@@ -261,20 +263,39 @@ def plain_view(layout: Layout) -> Iterator[View]:
 def rich_view(layout: Layout) -> Iterator[View]:
     """A progress bar, then a table."""
     console = Console()
-    table = Table(box=SIMPLE_HEAD)
-    for name, _, right in layout:
-        table.add_column(name, justify="right" if right else "left")
+    lines: list[tuple[list[str], bool]] = []
     try:
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("", total=1.0)
             yield (
                 lambda share, name: bar.update(task, completed=share, description=name),
-                lambda texts, passed: table.add_row(
-                    *texts, style=None if passed else "red"
-                ),
+                lambda texts, passed: lines.append((texts, passed)),
             )
     finally:
+        omitted: list[str] = []
+        table = rich_table(layout, lines, omitted)
+        unbounded = console.options.update_width(1000)
+        for name in OPTIONAL:
+            if console.measure(table, options=unbounded).maximum <= console.width:
+                break
+            omitted.append(name)
+            table = rich_table(layout, lines, omitted)
         console.print(table)
+
+
+def rich_table(
+    layout: Layout, lines: Sequence[tuple[list[str], bool]], omitted: Sequence[str]
+) -> Table:
+    """The rows without some columns, which the caption names."""
+    caption = f"no room for: {', '.join(omitted)}" if omitted else None
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+    shown = [i for i, (name, _, _) in enumerate(layout) if name not in omitted]
+    for name, _, right in (layout[i] for i in shown):
+        side: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(name.replace(" ", "\n"), justify=side, no_wrap=True)
+    for texts, passed in lines:
+        table.add_row(*(texts[i] for i in shown), style=None if passed else "red")
+    return table
 
 
 def write_json(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:

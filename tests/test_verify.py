@@ -278,6 +278,16 @@ def test_a_terminal_gets_a_table(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "\x1b[" in out
     assert "65536" in out and "1 rows, 0 above the bound" in out
+    assert "no room for" not in out
+
+
+def test_a_narrow_terminal_goes_without_columns(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run("inverse_softplus", "--dtype", "bfloat16", "--order", "0") == 0
+    out = capsys.readouterr().out
+    assert "no room for: inputs, seconds" in out
+    assert "inverse_softplus" in out and "65536" not in out
 
 
 def test_a_pipe_gets_plain_lines():

@@ -10,8 +10,8 @@ import numpy as np
 from ._distance import errors
 
 # What is computed at once, and what is judged at once: the latter fits in a cache.
-_CHUNK = 1 << 19
-_BLOCK = 1 << 15
+_CHUNK = 1 << 18
+_BLOCK = 1 << 14
 _DEFAULT_COUNT = 1 << 20
 
 
