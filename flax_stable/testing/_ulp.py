@@ -1,13 +1,17 @@
 """How far a function and its derivatives are from the truth, in units of last place."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-_CHUNK = 1 << 21
+from ._distance import errors
+
+# What is computed at once, and what is judged at once: the latter fits in a cache.
+_CHUNK = 1 << 18
+_BLOCK = 1 << 14
 _DEFAULT_COUNT = 1 << 20
 
 
@@ -99,31 +103,78 @@ def ulp_errors(
             f"ulp_errors got dtype {dtype} while jax_enable_x64 is off: call it within "
             "`with jax.enable_x64(True):`."
         )
-    apply = _derivative(fn, order, mode)
+    apply = derivative(fn, order, mode)
     if jit:
         apply = jax.jit(apply)
+    chunks = _chunks(dtype, inputs, stride, windows)
+    (found,) = sweep([apply], reference, chunks, seed=seed if order else None)
+    return found
+
+
+def sweep(
+    computations: Sequence[Callable],
+    reference: Callable[[np.ndarray], np.ndarray],
+    chunks: Iterable[np.ndarray],
+    *,
+    seed: int | None = None,
+) -> list[UlpErrors]:
+    """Judges several computations of (input, cotangent) against one reference."""
     random = None if seed is None else np.random.default_rng(seed)
+    found: list[list[UlpErrors]] = [[] for _ in computations]
+    ones: Any = np.ones(0)
+    for chunk in _merged(chunks):
+        # A power of two that never shrinks, to compile for few sizes.
+        size = max(1 << max(chunk.size - 1, 0).bit_length(), ones.size)
+        if ones.size < size:
+            ones = jnp.ones(size, chunk.dtype)
+        g = None
+        if random is not None:
+            g = random.standard_normal(chunk.shape).astype(chunk.dtype)
+        x = jnp.asarray(_resized(chunk, size))
+        cotangent = ones if g is None else jnp.asarray(_resized(g, size))
+        results = [np.asarray(apply(x, cotangent)) for apply in computations]
+        for start in range(0, chunk.size, _BLOCK):
+            block = slice(start, min(start + _BLOCK, chunk.size))
+            factor = None if g is None else g[block]
+            judged = _judged(
+                reference, chunk[block], factor, [r[block] for r in results]
+            )
+            for parts, part in zip(found, judged, strict=True):
+                parts.append(part)
+        found = [[merge(parts)] for parts in found]
+    return [merge(parts) for parts in found]
 
-    maximum, worst, above, count = 0.0, np.nan, 0, 0
-    for chunk in _merged(_chunks(dtype, inputs, stride, windows)):
-        g = np.ones(chunk.shape, dtype)
-        if random is not None and order:
-            g = random.standard_normal(chunk.shape).astype(dtype)
-        computed = np.asarray(apply(*_padded(chunk, g)))[: chunk.size]
-        errors = _errors(reference, dtype, chunk, g, computed)
-        i = int(np.argmax(errors))
-        if count == 0 or errors[i] > maximum:
-            maximum, worst = float(errors[i]), float(chunk[i])
-        above += int(np.count_nonzero(errors > 1))
-        count += chunk.size
-    return UlpErrors(maximum, worst, above / max(count, 1), count)
+
+def _judged(
+    reference: Callable,
+    x: np.ndarray,
+    g: np.ndarray | None,
+    results: Sequence[np.ndarray],
+) -> Iterator[UlpErrors]:
+    with np.errstate(all="ignore"):
+        exact = reference(x.astype(np.float64))
+    for computed in results:
+        distance = errors(reference, x.dtype, x, g, exact, computed)
+        i = int(np.argmax(distance))
+        above = int(np.count_nonzero(distance > 1))
+        yield UlpErrors(float(distance[i]), x[i].item(), above / x.size, x.size)
 
 
-def _derivative(fn: Callable, order: int, mode: str) -> Callable:
+def merge(parts: Sequence[UlpErrors]) -> UlpErrors:
+    """The errors over all inputs of the parts together."""
+    if not parts:
+        return UlpErrors(0.0, np.nan, 0.0, 0)
+    worst = max(parts, key=lambda part: part.maximum)
+    above = sum(round(part.share_above_one * part.count) for part in parts)
+    count = sum(part.count for part in parts)
+    return UlpErrors(worst.maximum, worst.worst_input, above / max(count, 1), count)
+
+
+def derivative(fn: Callable, order: int, mode: str) -> Callable:
     """The function of (x, g) that applies the derivative of an order to g."""
     if order == 0:
         return lambda x, g: fn(x)
-    lower = _derivative(fn, order - 1, mode)
+    lower = derivative(fn, order - 1, mode)
 
     def apply(x, g):
         def below(x):
@@ -136,6 +187,28 @@ def _derivative(fn: Callable, order: int, mode: str) -> Callable:
     return apply
 
 
+def patterns(
+    dtype: np.dtype, stride: int | None = None, start: int = 0, stop: int | None = None
+) -> Iterator[np.ndarray]:
+    """The numbers of every stride-th bit pattern from start to stop."""
+    stride = stride or default_stride(dtype)
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    stop = 1 << 8 * dtype.itemsize if stop is None else stop
+    span = stride * _CHUNK
+    for first in range(start, stop, span):
+        size = -(-(min(first + span, stop) - first) // stride)
+        # Nothing here wraps around, but 2**16 itself is no uint16.
+        found = np.arange(size, dtype=max(unsigned, np.dtype(np.uint32)))
+        found *= found.dtype.type(stride)
+        found += found.dtype.type(first)
+        yield found.astype(unsigned, copy=False).view(dtype)
+
+
+def default_stride(dtype: np.dtype) -> int:
+    """Odd, so that the low bits of the sample vary too; 1 in 16 bits or less."""
+    return max((1 << 8 * dtype.itemsize) // _DEFAULT_COUNT - 1, 1)
+
+
 def _chunks(
     dtype: np.dtype,
     inputs: np.ndarray | None,
@@ -145,14 +218,7 @@ def _chunks(
     bits = 8 * dtype.itemsize
     unsigned = np.dtype(f"u{dtype.itemsize}")
     if inputs is None:
-        if stride is None:
-            # Odd, so that the low bits of the sample vary too.
-            stride = max((1 << bits) // _DEFAULT_COUNT - 1, 1)
-        span = stride * _CHUNK
-        for start in range(0, 1 << bits, span):
-            size = -(-(min(start + span, 1 << bits) - start) // stride)
-            steps = np.arange(size, dtype=np.uint64) * np.uint64(stride)
-            yield (np.uint64(start) + steps).astype(unsigned).view(dtype)
+        yield from patterns(dtype, stride)
     else:
         inputs = np.ravel(np.asarray(inputs)).astype(dtype)
         for start in range(0, inputs.size, _CHUNK):
@@ -164,10 +230,13 @@ def _chunks(
             yield _unrank(ranks, bits, unsigned).view(dtype)
 
 
-def _merged(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _merged(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The same numbers in pieces of at least ``_CHUNK``, to compile for few sizes."""
     waiting: list[np.ndarray] = []
     for chunk in chunks:
+        if not waiting and chunk.size >= _CHUNK:
+            yield chunk
+            continue
         waiting.append(chunk)
         if sum(c.size for c in waiting) >= _CHUNK:
             yield np.concatenate(waiting)
@@ -188,56 +257,5 @@ def _unrank(ranks: range, bits: int, unsigned: np.dtype) -> np.ndarray:
     return np.where(r < 0, (1 << (bits - 1)) - r, r).astype(unsigned)
 
 
-def _padded(x: np.ndarray, g: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Both with a size that is a power of two, to compile for few sizes."""
-    size = 1 << max(x.size - 1, 0).bit_length()
-    return jnp.asarray(np.resize(x, size)), jnp.asarray(np.resize(g, size))
-
-
-def _errors(
-    reference: Callable,
-    dtype: np.dtype,
-    x: np.ndarray,
-    g: np.ndarray,
-    computed: np.ndarray,
-) -> np.ndarray:
-    smallest = float(jnp.finfo(dtype).smallest_normal)
-    with np.errstate(all="ignore"):
-        wide, factor = x.astype(np.float64), g.astype(np.float64)
-        errors = _distance(dtype, computed, reference(wide), factor)
-        subnormal = (np.abs(wide) < smallest) & (wide != 0) & (errors > 0)
-        if subnormal.any():
-            at_zero = reference(np.copysign(0.0, wide[subnormal]))
-            read_as_zero = _distance(
-                dtype, computed[subnormal], at_zero, factor[subnormal]
-            )
-            errors[subnormal] = np.minimum(errors[subnormal], read_as_zero)
-    return errors
-
-
-def _distance(
-    dtype: np.dtype, computed: np.ndarray, exact: np.ndarray, factor: np.ndarray
-) -> np.ndarray:
-    """The errors of ``computed`` as ``exact * factor``."""
-    info = jnp.finfo(dtype)
-    smallest, largest = float(info.smallest_normal), float(info.max)
-    faint, huge = np.abs(exact) < smallest, np.abs(exact) > largest
-    allowed = np.where(faint, smallest * np.maximum(np.abs(factor), 1), smallest)
-    if np.any(factor != 1):
-        exact = exact.astype(np.longdouble) * factor
-    y = computed.astype(exact.dtype)
-    magnitude = np.abs(exact)
-    _, exponent = np.frexp(np.clip(magnitude, smallest, largest))
-    errors = np.abs(y - exact) / np.ldexp(
-        exact.dtype.type(1), exponent - 1 - info.nmant
-    )
-    faint |= magnitude < smallest
-    huge |= magnitude > largest
-    right = (
-        (faint & (np.abs(y) <= allowed))
-        | (huge & (y == np.copysign(np.inf, exact)))
-        | (np.isnan(exact) & np.isnan(y))
-        | (y == exact)
-    )
-    lost = ~faint & (y == 0) | ~np.isfinite(y) | ~np.isfinite(exact)
-    return np.where(right, 0.0, np.where(lost, np.inf, errors)).astype(np.float64)
+def _resized(x: np.ndarray, size: int) -> np.ndarray:
+    return x if x.size == size else np.resize(x, size)
