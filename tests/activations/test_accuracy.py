@@ -32,11 +32,14 @@ def test_references_agree_with_mpmath(name, order):
     )
     if TABLE[name].positive:
         x = np.abs(x)
+    x = x[~np.isin(x, TABLE[name].kinks)]
     found = REFERENCES[name][order](x)
     with mp.workdps(200):
         for value, reference in zip(x, found, strict=True):
             exact = mp.diff(TABLE[name].exact, mp.mpf(float(value)), order)
-            assert abs(mp.mpf(float(reference)) - exact) <= 1e-13 * abs(exact), value
+            # Differences of a linear piece leave noise of 1e-200 where it is 0.
+            error = abs(mp.mpf(float(reference)) - exact)
+            assert error <= 1e-13 * abs(exact) + 1e-150, value
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
