@@ -61,10 +61,11 @@ def with_parameters(
     try:
         shape = jnp.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError as e:
-        shapes = ", ".join(f"{k} {a.shape}" for k, a in zip(parameters, arrays[1:]))
+        names = "x", *parameters
+        shapes = [f"{k} {a.shape}" for k, a in zip(names, arrays, strict=True)]
         raise ValueError(
             f"{name} broadcasts its parameters against x as NumPy does, but got shapes "
-            f"x {x.shape}, {shapes}. Reshape the parameter so that its axes line up "
+            f"{', '.join(shapes)}. Reshape the parameter so that its axes line up "
             "with the last ones of x."
         ) from e
     wide = widen(x).dtype

@@ -118,7 +118,7 @@ def _exponent(x: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _celu_in_alpha_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
-    """expm1(t) - t exp(t), by the series of -sum (k - 1) / k! t^k where that cancels."""
+    """expm1(t) - t exp(t), by the series where that cancels."""
     t = jnp.where(x > 0, 0, jnp.maximum(x / alpha, -1e3))
     terms = 12 if x.dtype == np.float32 else 21
     series = [-(k - 1) / math.factorial(k) for k in range(2, terms)]

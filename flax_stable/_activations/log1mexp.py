@@ -20,7 +20,7 @@ def _log1mexp_value(x: jax.Array) -> jax.Array:
 
 
 def _log1mexp_slope(x: jax.Array) -> jax.Array:
-    """exp(-x) / (1 - exp(-x)): unlike 1 / (exp(x) - 1) it has no number that overflows."""
+    """exp(-x) / (1 - exp(-x)), in which no number overflows."""
     a = jnp.abs(x)
     return jnp.where(x < 0, np.nan, jnp.exp(-a) / jnp.abs(expm1(-a)))
 

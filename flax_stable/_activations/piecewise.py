@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
@@ -33,14 +34,20 @@ def _ramp(value: Callable, rises: Callable, slope: float = 1.0) -> Callable:
     return f
 
 
-def _is_integer(x: jax.typing.ArrayLike) -> bool:
+def _is_exact(x: jax.typing.ArrayLike) -> bool:
     return not jnp.issubdtype(jnp.asarray(x).dtype, np.inexact)
+
+
+def _as_integer(x: jax.typing.ArrayLike) -> jax.Array:
+    """``x``, a boolean as the integer that it counts as in sums."""
+    x = jnp.asarray(x)
+    return lax.convert_element_type(x, int) if x.dtype == bool else x
 
 
 @jax.jit
 def relu(x: jax.typing.ArrayLike) -> jax.Array:
-    if _is_integer(x):
-        return jnp.maximum(x, 0)
+    if _is_exact(x):
+        return jnp.maximum(_as_integer(x), 0)
     return _relu(as_floating("relu", x))
 
 
@@ -58,8 +65,8 @@ def leaky_relu(
 
 @jax.jit
 def hard_tanh(x: jax.typing.ArrayLike) -> jax.Array:
-    if _is_integer(x):
-        return jnp.clip(jnp.asarray(x) + 0, -1, 1)
+    if _is_exact(x):
+        return jnp.clip(_as_integer(x), -1, 1)
     return _hard_tanh(as_floating("hard_tanh", x))
 
 
@@ -94,7 +101,7 @@ def sparse_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
 @jax.jit
 def identity(x: jax.typing.ArrayLike) -> jax.Array:
     x = jnp.asarray(x)
-    return x if _is_integer(x) else as_floating("identity", x)
+    return x if _is_exact(x) else as_floating("identity", x)
 
 
 _relu = _ramp(lambda x: jnp.maximum(x, 0), lambda x: x > 0)
