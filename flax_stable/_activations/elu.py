@@ -15,16 +15,159 @@ from ._parametric import parametric, with_parameters
 
 @jax.jit
 def elu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    r"""The exponential linear unit, as `jax.nn.elu`.
+
+    .. math::
+      \mathrm{elu}(x) = x \text{ for } x > 0, \quad
+      \alpha (e^x - 1) \text{ for } x \le 0
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      alpha: the depth :math:`\alpha` of the negative part.  A number, or an array that
+        broadcasts against ``x``, with which it promotes as in `jax.nn`; bfloat16 and
+        float16 inputs use it in float32.  It is differentiable: its cotangent is summed
+        over the axes that it lacks.
+
+    Returns:
+      An array of the broadcast shape and the promoted dtype of both.
+
+    Derivatives: up to and at 0 the first and second are :math:`\alpha e^x`, which does
+    not vanish where the value rounds to :math:`-\alpha`; above they are 1 and 0.  With
+    respect to :math:`\alpha`: :math:`e^x - 1` up to 0, 0 above.
+
+    Limits: with a finite :math:`\alpha`, :math:`-\alpha` and inf in value, 0 and 1 in
+    the first derivative, 0 in the second.  NaN gives NaN.
+
+    Residual: the input (and the parameter as it came).
+
+    Accuracy: in float32 errors observed stay below 0.9, 1.8 and 1.8 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    This is for the default parameter; another one adds a rounding of its product.
+    Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.elu(jnp.array([-1.0, 0.0, 2.0]))
+      Array([-0.63212055,  0.        ,  2.        ], dtype=float32)
+      >>> bool(jax.grad(fs.elu)(-21.0) > 0)  # 1 + elu(-21) would be zero
+      True
+      >>> jax.grad(lambda alpha: fs.elu(-jnp.ones(3), alpha).sum())(1.0)
+      Array(-1.8963616, dtype=float32, weak_type=True)
+
+    References:
+      Clevert, Unterthiner and Hochreiter, `Fast and Accurate Deep Network Learning by
+      Exponential Linear Units <https://arxiv.org/abs/1511.07289>`_, 2015.
+    """
     return _elu(*with_parameters("elu", x, alpha=alpha))
 
 
 @jax.jit
 def celu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    r"""The continuously differentiable exponential linear unit, as `jax.nn.celu`.
+
+    .. math::
+      \mathrm{celu}(x) = x \text{ for } x > 0, \quad
+      \alpha (e^{x / \alpha} - 1) \text{ for } x \le 0
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      alpha: the depth and width :math:`\alpha` of the negative part.  A number, or an
+        array that broadcasts against ``x``, with which it promotes as in `jax.nn`;
+        bfloat16 and float16 inputs use it in float32.  It is differentiable: its
+        cotangent is summed over the axes that it lacks.
+
+    Returns:
+      An array of the broadcast shape and the promoted dtype of both.
+
+    Derivatives: up to and at 0 the first is :math:`e^{x / \alpha}`, the second the same
+    over :math:`\alpha` (where `jax.nn` has a quarter of it at 0); above they are 1 and
+    0.  With respect to :math:`\alpha`: :math:`e^t - 1 - t e^t`, :math:`t = x / \alpha`,
+    up to 0 and 0 above.
+
+    Limits: with a positive finite :math:`\alpha`, :math:`-\alpha` and inf in value, 0
+    and 1 in the first derivative, 0 in the second.  NaN gives NaN.
+
+    Residual: the input (and the parameter as it came).
+
+    Accuracy: in float32 errors observed stay below 0.9, 1 and 1 ULP in value, first and
+    second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    This is for the default parameter; for others from 1e-30 to 1e30, errors observed
+    stay below 2 ULP in value, 4 in the first derivative and 8 in that by the parameter.
+    A parameter of 0 gives NaN at 0.  Results below the smallest normal number may be
+    flushed to zero.
+
+    Raises:
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.celu(jnp.array([-1.0, 0.0, 2.0]))
+      Array([-0.63212055,  0.        ,  2.        ], dtype=float32)
+      >>> float(fs.celu(-1.0, 1e30))  # almost linear, where x / alpha is tiny
+      -1.0
+
+    References:
+      Barron, `Continuously Differentiable Exponential Linear Units
+      <https://arxiv.org/abs/1704.07483>`_, 2017.
+    """
     return _celu(*with_parameters("celu", x, alpha=alpha))
 
 
 @jax.jit
 def selu(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The scaled exponential linear unit, as `jax.nn.selu`.
+
+    .. math::
+      \mathrm{selu}(x) = \lambda x \text{ for } x > 0, \quad
+      \lambda \alpha (e^x - 1) \text{ for } x \le 0
+
+    with :math:`\lambda = 1.0507009873554805` and :math:`\alpha = 1.6732632423543772`,
+    whose product is rounded once.
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: up to and at 0 the first and second are :math:`\lambda \alpha e^x`,
+    above they are :math:`\lambda` and 0.
+
+    Limits: :math:`-\lambda \alpha` and inf in value, 0 and :math:`\lambda` in the first
+    derivative, 0 in the second.  NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 1.7, 1.8 and 1.8 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.selu(jnp.array([-1.0, 0.0, 2.0]))
+      Array([-1.1113307,  0.       ,  2.101402 ], dtype=float32)
+
+    References:
+      Klambauer et al., `Self-Normalizing Neural Networks
+      <https://arxiv.org/abs/1706.02515>`_, 2017.
+    """
     return _selu(as_floating("selu", x))
 
 

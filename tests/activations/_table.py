@@ -180,7 +180,6 @@ PIECEWISE = {
         keeps_integers=True,
     ),
 }
-PIECEWISE["hard_swish"] = PIECEWISE["hard_silu"]
 
 ELU = {
     "elu": Expected(

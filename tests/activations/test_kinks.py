@@ -16,7 +16,6 @@ CONVENTIONS = {
     "hard_tanh": [(1, 0), (1, 0)],
     "hard_sigmoid": [(0, 0), (0, 0)],
     "hard_silu": [(0, 0), (1, 0)],
-    "hard_swish": [(0, 0), (1, 0)],
     "relu_squared": [(0, 0)],
     "sparse_plus": [(0, 0), (1, 0)],
     "sparse_sigmoid": [(0.25, 0), (0.25, 0)],
@@ -48,3 +47,7 @@ def test_convention(name, zero):
             first, second = derivatives(model, x)
             np.testing.assert_allclose(found[0], first, rtol=1e-6)
             np.testing.assert_allclose(HALVED.get(name, found[1]), second, rtol=1e-6)
+
+
+def test_hard_swish_is_hard_silu():
+    assert fs.hard_swish is fs.hard_silu

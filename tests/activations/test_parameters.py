@@ -48,12 +48,13 @@ def in_float64(transform, name, args):
 def test_gradient_and_hessian(name, shape, parameter_shape):
     args = arguments(shape, parameter_shape)
     f = weighted_sum(getattr(fs, name))
-    for transform in (
-        lambda g: jax.grad(g, (0, 1)),
-        lambda g: jax.jacfwd(g, (0, 1)),
-        lambda g: jax.hessian(g, (0, 1)),
-        lambda g: jax.jacfwd(jax.hessian(g, 1), 1),
-    ):
+    transforms = [lambda g: jax.grad(g, (0, 1)), lambda g: jax.hessian(g, (0, 1))]
+    if not parameter_shape:
+        transforms += [
+            lambda g: jax.jacfwd(g, (0, 1)),
+            lambda g: jax.jacfwd(jax.hessian(g, 1), 1),
+        ]
+    for transform in transforms:
         found = jax.jit(transform(f))(*args)
         expected = in_float64(transform, name, args)
         for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):

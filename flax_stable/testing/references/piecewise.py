@@ -108,7 +108,6 @@ PIECEWISE = {
     "hard_tanh": (hard_tanh, hard_tanh_1, zero),
     "hard_sigmoid": (hard_sigmoid, hard_sigmoid_1, zero),
     "hard_silu": (hard_silu, hard_silu_1, hard_silu_2),
-    "hard_swish": (hard_silu, hard_silu_1, hard_silu_2),
     "relu_squared": (relu_squared, relu_squared_1, relu_squared_2),
     "sparse_plus": (sparse_plus, sparse_sigmoid, sparse_plus_2),
     "sparse_sigmoid": (sparse_sigmoid, sparse_sigmoid_1, zero),
