@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
@@ -39,6 +40,9 @@ def pull_back(g: jax.Array, args: tuple, slopes: list) -> tuple:
     They are the transpose of the sum of slope times tangent, in which the broadcasts
     become sums: over every axis, mapped or sharded, that a parameter lacks.
     """
+
+    # XLA on CPU computes one number at a time in the loop of a sum: keep slopes out.
+    slopes = [slopes[0], *map(lax.optimization_barrier, slopes[1:])]
 
     def push_forward(*tangents):
         terms = [s * widen(t) for s, t in zip(slopes, tangents, strict=True)]

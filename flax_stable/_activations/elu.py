@@ -210,7 +210,7 @@ _selu: Callable = elementwise(
 
 
 def _quotient(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x / alpha, rounded, and what the rounding left, which exp would magnify.
+    """min(x, 0) / alpha, rounded, and what that left, which exp would magnify.
 
     The reciprocal belongs to the parameter and may cost something; its leading half
     times halves of x are exact.
@@ -218,17 +218,18 @@ def _quotient(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
     reciprocal = _leading(1 / alpha)
     upper = _leading(alpha)
     rest = ((1 - upper * reciprocal) - (alpha - upper) * reciprocal) / alpha
-    x = jnp.maximum(x, np.finfo(x.dtype).min)
+    bound = jnp.maximum(-1e3 * jnp.abs(alpha), np.finfo(x.dtype).min)
+    x = jnp.clip(x, bound, 0)
     upper = _leading(x)
     high, low = upper * reciprocal, (x - upper) * reciprocal + x * rest
     t = high + low
-    return t, jnp.where(jnp.abs(t) < 1e3, (high - t) + low, 0)
+    return t, (high - t) + low
 
 
 def _leading(x: jax.Array) -> jax.Array:
     """The number without the lower half of its bits."""
     integer, dropped = (np.int32, 12) if x.dtype == np.float32 else (np.int64, 27)
-    bits = lax.bitcast_convert_type(x, integer) >> dropped << dropped
+    bits = lax.bitcast_convert_type(x, integer) & -(1 << dropped)
     return lax.bitcast_convert_type(bits, x.dtype)
 
 
@@ -242,9 +243,8 @@ def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _celu_slope_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
-    t, rest = _quotient(jnp.minimum(x, 0), alpha)
-    e = jnp.exp(t)
-    return jnp.where(x > 0, 1, e + e * rest)
+    t, rest = _quotient(x, alpha)
+    return jnp.exp(t) * (1 + rest)
 
 
 # exp(x / alpha) for x <= 0, else 0, as a function of both.

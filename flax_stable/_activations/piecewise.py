@@ -5,7 +5,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
@@ -41,7 +40,7 @@ def is_exact(x: jax.typing.ArrayLike) -> bool:
 def as_integer(x: jax.typing.ArrayLike) -> jax.Array:
     """``x``, a boolean as the integer that it counts as in sums."""
     x = jnp.asarray(x)
-    return lax.convert_element_type(x, int) if x.dtype == bool else x
+    return jnp.where(x, 1, 0) if x.dtype == bool else x
 
 
 @jax.jit
