@@ -142,7 +142,7 @@ PIECEWISE = {
     ),
     "hard_silu": Expected(
         lambda x: x * min(max(x + 3, 0), 6) / 6,
-        float32=(1.45, 1.35, 0.35),
+        float32=(1.5, 1.35, 0.35),
         limits=((0, np.inf), (0, 1), (0, 0)),
         windows=around(-3, -1.5, -1, 3),
         kinks=(-3, 3),
@@ -184,14 +184,14 @@ PIECEWISE = {
 ELU = {
     "elu": Expected(
         mp_elu,
-        float32=(0.8, 1.65, 1.65),
+        float32=(0.8, 1.75, 1.75),
         limits=((-1, np.inf), (0, 1), (0, 0)),
         windows=((-87.35, -87.32), (-64.01, -63.99)),
         kinks=(0,),
     ),
     "selu": Expected(
         lambda x: mp_elu(x, mp.mpf(1.6732632423543772), mp.mpf(1.0507009873554805)),
-        float32=(1.6, 1.75, 1.75),
+        float32=(1.65, 1.9, 1.9),
         limits=(
             (-1.0507009873554805 * 1.6732632423543772, np.inf),
             (0, 1.0507009873554805),
@@ -202,7 +202,7 @@ ELU = {
     ),
     "log1mexp": Expected(
         lambda x: mp.log(1 - mp.exp(-x)),
-        float32=(1.75, 2.9, 4.1),
+        float32=(1.95, 2.1, 4.1),
         limits=((np.nan, 0), (np.nan, 0), (np.nan, 0)),
         windows=((0.6931, 0.6932), (87.32, 87.35), (5.421e-20, 5.422e-20)),
         positive=True,
