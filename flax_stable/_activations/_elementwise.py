@@ -32,15 +32,16 @@ def elementwise(value: Callable, slope: Callable) -> Callable:
     return f
 
 
-def as_floating(name: str, x: jax.typing.ArrayLike) -> jax.Array:
+def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
     """``x`` as a floating array, promoted as `jax.nn` promotes; complex is refused."""
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, np.floating):
         return x
     if jnp.issubdtype(x.dtype, np.complexfloating):
         raise TypeError(
-            f"{name} is defined for real inputs, but x has dtype {x.dtype}. Take "
-            "x.real, or apply the function to the real and imaginary parts apart."
+            f"{name} is defined for real inputs, but {argument} has dtype {x.dtype}. "
+            f"Take {argument}.real, or apply the function to the real and imaginary "
+            "parts apart."
         )
     floating = jnp.full(x.shape, 0.0)
     return narrow(x, floating if x.weak_type else floating.astype(floating.dtype))

@@ -16,7 +16,12 @@ class Expected(NamedTuple):
       limits: value and derivatives at -inf and at inf.
       windows: intervals that float32 sweeps visit number by number.
       positive: whether the domain is that of positive numbers.
-      residual: whether the input or the output is kept in float32 and float64.
+      residual: what is kept in float32 and float64: the input, the output, a bool for
+        each element or nothing.
+      kinks: where the definition's pieces meet: there differences of it, which straddle
+        the kink, say nothing about the derivative that the convention chooses.
+      at_nan: derivatives at NaN, which a bool, or a constant slope, cannot pass on.
+      keeps_integers: whether integers stay integers, as in `jax.nn`.
     """
 
     exact: Callable
@@ -25,6 +30,9 @@ class Expected(NamedTuple):
     windows: tuple[tuple[float, float], ...] = ()
     positive: bool = False
     residual: str = "input"
+    kinks: tuple[float, ...] = ()
+    at_nan: tuple[float, float] = (np.nan, np.nan)
+    keeps_integers: bool = False
 
 
 def both_signs(*windows: tuple[float, float]) -> tuple[tuple[float, float], ...]:
@@ -76,4 +84,130 @@ SIGMOID = {
     ),
 }
 
-TABLE: dict[str, Expected] = {**SIGMOID}
+
+def around(*points: float) -> tuple[tuple[float, float], ...]:
+    """Intervals about the points."""
+    return tuple((p - 1e-4 * abs(p), p + 1e-4 * abs(p)) for p in points)
+
+
+def mp_elu(x, alpha=1, scale=1):
+    return scale * (x if x > 0 else alpha * mp.expm1(x))
+
+
+PIECEWISE = {
+    "relu": Expected(
+        lambda x: max(x, 0),
+        float32=(0, 0, 0),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        residual="bool",
+        kinks=(0,),
+        at_nan=(0, 0),
+        keeps_integers=True,
+    ),
+    "relu6": Expected(
+        lambda x: min(max(x, 0), 6),
+        float32=(0, 0, 0),
+        limits=((0, 6), (0, 0), (0, 0)),
+        windows=around(6),
+        residual="bool",
+        kinks=(0, 6),
+        at_nan=(0, 0),
+    ),
+    "leaky_relu": Expected(
+        lambda x: x if x >= 0 else mp.mpf(0.01) * x,
+        float32=(0.85, 0.25, 0),
+        limits=((-np.inf, np.inf), (0.01, 1), (0, 0)),
+        residual="bool",
+        kinks=(0,),
+        at_nan=(0.01, 0),
+    ),
+    "hard_tanh": Expected(
+        lambda x: min(max(x, -1), 1),
+        float32=(0, 0, 0),
+        limits=((-1, 1), (0, 0), (0, 0)),
+        windows=around(-1, 1),
+        residual="bool",
+        kinks=(-1, 1),
+        at_nan=(0, 0),
+        keeps_integers=True,
+    ),
+    "hard_sigmoid": Expected(
+        lambda x: min(max(x + 3, 0), 6) / 6,
+        float32=(1.35, 0.35, 0),
+        limits=((0, 1), (0, 0), (0, 0)),
+        windows=around(-3, 3),
+        residual="bool",
+        kinks=(-3, 3),
+        at_nan=(0, 0),
+    ),
+    "hard_silu": Expected(
+        lambda x: x * min(max(x + 3, 0), 6) / 6,
+        float32=(1.5, 1.35, 0.35),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        windows=around(-3, -1.5, -1, 3),
+        kinks=(-3, 3),
+        at_nan=(np.nan, 1 / 3),
+    ),
+    "relu_squared": Expected(
+        lambda x: max(x, 0) ** 2,
+        float32=(0.5, 0, 0),
+        limits=((0, np.inf), (0, np.inf), (0, 2)),
+        kinks=(0,),
+        at_nan=(np.nan, 0),
+    ),
+    "sparse_plus": Expected(
+        lambda x: x if x > 1 else max(x + 1, 0) ** 2 / 4,
+        float32=(1.9, 0.5, 0),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        windows=around(-1, 1),
+        kinks=(-1, 1),
+        at_nan=(np.nan, 0.5),
+    ),
+    "sparse_sigmoid": Expected(
+        lambda x: min(max(x + 1, 0), 2) / 2,
+        float32=(0.5, 0, 0),
+        limits=((0, 1), (0, 0), (0, 0)),
+        windows=around(-1, 1),
+        kinks=(-1, 1),
+        at_nan=(np.nan, 0),
+    ),
+    "identity": Expected(
+        lambda x: x,
+        float32=(0, 0, 0),
+        limits=((-np.inf, np.inf), (1, 1), (0, 0)),
+        residual="nothing",
+        at_nan=(1, 0),
+        keeps_integers=True,
+    ),
+}
+
+ELU = {
+    "elu": Expected(
+        mp_elu,
+        float32=(0.8, 1.75, 1.75),
+        limits=((-1, np.inf), (0, 1), (0, 0)),
+        windows=((-87.35, -87.32), (-64.01, -63.99)),
+        kinks=(0,),
+    ),
+    "selu": Expected(
+        lambda x: mp_elu(x, mp.mpf(1.6732632423543772), mp.mpf(1.0507009873554805)),
+        float32=(1.65, 1.9, 1.9),
+        limits=(
+            (-1.0507009873554805 * 1.6732632423543772, np.inf),
+            (0, 1.0507009873554805),
+            (0, 0),
+        ),
+        windows=((-87.91, -87.88), (-64.01, -63.99)),
+        kinks=(0,),
+    ),
+    "log1mexp": Expected(
+        lambda x: mp.log(1 - mp.exp(-x)),
+        float32=(1.95, 2.1, 4.1),
+        limits=((np.nan, 0), (np.nan, 0), (np.nan, 0)),
+        windows=((0.6931, 0.6932), (87.32, 87.35), (5.421e-20, 5.422e-20)),
+        positive=True,
+    ),
+}
+ELU["celu"] = ELU["elu"]
+
+TABLE: dict[str, Expected] = {**SIGMOID, **PIECEWISE, **ELU}

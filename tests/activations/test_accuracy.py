@@ -15,11 +15,15 @@ MUST_REACH = (2, 4, 6)
 
 
 def assert_reference_is_exact(name, order, x):
+    # At a kink the difference quotients of mpmath straddle it.
+    x = x[~np.isin(x, TABLE[name].kinks)]
     found = REFERENCES[name][order](x)
     with mp.workdps(200):
         for value, reference in zip(x, found, strict=True):
             exact = mp.diff(TABLE[name].exact, mp.mpf(float(value)), order)
-            assert abs(mp.mpf(float(reference)) - exact) <= 1e-13 * abs(exact), value
+            # Differences of a linear piece leave noise of 1e-200 where it is 0.
+            error = abs(mp.mpf(float(reference)) - exact)
+            assert error <= 1e-13 * abs(exact) + 1e-150, value
 
 
 def test_every_activation_is_judged():

@@ -6,7 +6,9 @@ At infinities they are the limits.
 
 from collections.abc import Callable
 
+from .elu import ELU
+from .piecewise import PIECEWISE
 from .sigmoid import SIGMOID
 
 # name: the value and its first two derivatives
-REFERENCES: dict[str, tuple[Callable, ...]] = {**SIGMOID}
+REFERENCES: dict[str, tuple[Callable, ...]] = {**SIGMOID, **PIECEWISE, **ELU}

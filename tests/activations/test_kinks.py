@@ -1,0 +1,53 @@
+"""The derivatives where pieces meet: those of `jax.nn`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from _table import TABLE
+
+import flax_stable as fs
+
+# name: at each kink of the table the first derivative and the second
+CONVENTIONS = {
+    "relu": [(0, 0)],
+    "relu6": [(0, 0), (0, 0)],
+    "leaky_relu": [(1, 0)],
+    "hard_tanh": [(1, 0), (1, 0)],
+    "hard_sigmoid": [(0, 0), (0, 0)],
+    "hard_silu": [(0, 0), (1, 0)],
+    "relu_squared": [(0, 0)],
+    "sparse_plus": [(0, 0), (1, 0)],
+    "sparse_sigmoid": [(0.25, 0), (0.25, 0)],
+    "elu": [(1, 1)],
+    "celu": [(1, 1)],
+    "selu": [(1.0507009873554805 * 1.6732632423543772,) * 2],
+}
+# Where jax.nn takes the mean of the second derivatives on both sides.
+HALVED = {"celu": 0.25}
+
+
+def derivatives(f, x):
+    return jax.grad(f)(x), jax.grad(jax.grad(f))(x)
+
+
+def test_every_kink_has_a_convention():
+    kinks = {name: len(entry.kinks) for name, entry in TABLE.items() if entry.kinks}
+    assert {name: len(at) for name, at in CONVENTIONS.items()} == kinks
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0], ids=["plus", "minus"])
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_convention(name, zero):
+    for kink, expected in zip(TABLE[name].kinks, CONVENTIONS[name], strict=True):
+        x = jnp.float32(kink or zero)
+        found = derivatives(getattr(fs, name), x)
+        np.testing.assert_array_equal(found, np.float32(expected))
+        if model := getattr(jax.nn, name, None):
+            first, second = derivatives(model, x)
+            np.testing.assert_allclose(found[0], first, rtol=1e-6)
+            np.testing.assert_allclose(HALVED.get(name, found[1]), second, rtol=1e-6)
+
+
+def test_hard_swish_is_hard_silu():
+    assert fs.hard_swish is fs.hard_silu

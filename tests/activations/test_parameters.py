@@ -1,0 +1,215 @@
+"""Activations with parameters: every derivative, every way to broadcast, every mesh."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import flax_stable as fs
+
+# The plain formulas, of which autodiff in float64 is the reference.
+PLAIN = {
+    "leaky_relu": lambda x, p: jnp.where(x >= 0, x, p * x),
+    "elu": lambda x, p: jnp.where(x > 0, x, p * jnp.expm1(jnp.where(x > 0, 0, x))),
+    "celu": lambda x, p: jnp.where(x > 0, x, p * jnp.expm1(jnp.where(x > 0, 0, x) / p)),
+}
+SHAPES = [((4, 8), ()), ((4, 8), (8,)), ((4, 8), (4, 1)), ((8,), (4, 1)), ((), (3,))]
+NAMES = pytest.mark.parametrize("name", PLAIN)
+
+
+def arguments(shape, parameter_shape, dtype="float32"):
+    rng = np.random.default_rng(0)
+    return (
+        rng.uniform(-4, 4, shape).astype(dtype),
+        rng.uniform(0.5, 3, parameter_shape).astype(dtype),
+    )
+
+
+def weighted_sum(f):
+    """A scalar that weighs the elements differently, so that none cancels another."""
+
+    def loss(x, p):
+        y = f(x, p).ravel()
+        return (jnp.asarray(np.cos(np.arange(y.size)), y.dtype) * y).sum()
+
+    return loss
+
+
+def in_float64(transform, name, args):
+    with jax.enable_x64(True):
+        wide = [np.float64(a) for a in args]
+        return jax.jit(transform(weighted_sum(PLAIN[name])))(*wide)
+
+
+@pytest.mark.parametrize(("shape", "parameter_shape"), SHAPES)
+@NAMES
+def test_gradient_and_hessian(name, shape, parameter_shape):
+    args = arguments(shape, parameter_shape)
+    f = weighted_sum(getattr(fs, name))
+    transforms = [lambda g: jax.grad(g, (0, 1)), lambda g: jax.hessian(g, (0, 1))]
+    if not parameter_shape:
+        transforms += [
+            lambda g: jax.jacfwd(g, (0, 1)),
+            lambda g: jax.jacfwd(jax.hessian(g, 1), 1),
+        ]
+    for transform in transforms:
+        found = jax.jit(transform(f))(*args)
+        expected = in_float64(transform, name, args)
+        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+
+
+@NAMES
+def test_vmap(name):
+    x, p = arguments((4, 8), (8,))
+    gradient = jax.jit(jax.grad(weighted_sum(getattr(fs, name)), (0, 1)))
+    for axes, args in [((0, None), (x, p)), ((1, 0), (x, p)), ((None, 0), (x[0], p))]:
+        found = jax.vmap(gradient, axes)(*args)
+        size = x.shape[axes[0]] if axes[0] is not None else 8
+        rows = [
+            gradient(
+                *(
+                    a if axis is None else np.take(a, i, axis)
+                    for a, axis in zip(args, axes, strict=True)
+                )
+            )
+            for i in range(size)
+        ]
+        for k in range(2):
+            expected = np.stack([row[k] for row in rows])
+            np.testing.assert_allclose(found[k], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [(), ("model",)], ids=["replicated", "sharded"])
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+@NAMES
+def test_mesh(name, kind, spec):
+    axis_types = (getattr(AxisType, kind),) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=axis_types)
+    x, p = arguments((8, 4), (4,))
+
+    def loss(x, p):
+        return (getattr(fs, name)(x, p) ** 2).sum()
+
+    expected = jax.grad(loss, (0, 1))(x, p)
+    with jax.set_mesh(mesh):
+        placed = [
+            jax.device_put(a, NamedSharding(mesh, PartitionSpec(*s)))
+            for a, s in ((x, ("data", "model")), (p, spec))
+        ]
+        found = jax.jit(jax.grad(loss, (0, 1)))(*placed)
+        tangent = jax.jit(lambda *args: jax.jvp(loss, args, args)[1])(*placed)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    np.testing.assert_allclose(tangent, jax.jvp(loss, (x, p), (x, p))[1], rtol=1e-5)
+
+
+@NAMES
+def test_shard_map(name):
+    axis_types = (AxisType.Auto,) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=axis_types)
+    x, p = arguments((8, 4), (4,))
+
+    def gradient(x, p):
+        return jax.grad(lambda p: (getattr(fs, name)(x, p) ** 2).sum())(p)
+
+    specs = PartitionSpec("data", "model"), PartitionSpec("model")
+    found = jax.jit(
+        jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=specs[1])
+    )(x, p)
+    np.testing.assert_allclose(found, gradient(x, p), rtol=1e-5)
+
+
+@NAMES
+def test_keeps_nothing_of_the_size_of_x_twice(name):
+    x, p = arguments((4, 8), (8,))
+    f = getattr(fs, name)
+    kept = jax.tree.leaves(jax.vjp(lambda x: f(x, p), x)[1])
+    big = [r.dtype for r in kept if r.shape == x.shape]
+    assert big == [bool if name == "leaky_relu" else np.float32]
+    both = [r for r in jax.tree.leaves(jax.vjp(f, x, p)[1]) if r.shape == x.shape]
+    assert [r.dtype for r in both if r.dtype != bool] == [np.float32]
+
+
+@pytest.mark.parametrize(
+    ("x", "parameter", "dtype", "weak"),
+    [
+        (jnp.bfloat16, 0.5, "bfloat16", False),
+        (jnp.bfloat16, 2, "bfloat16", False),
+        (float, 0.5, "float32", True),
+        (float, np.float32(0.5), "float32", False),
+        (jnp.bfloat16, np.float32(0.5), "float32", False),
+        (jnp.float32, np.float16(0.5), "float32", False),
+    ],
+)
+@NAMES
+def test_promotes_with_its_parameter(name, x, parameter, dtype, weak):
+    x = x(-1.5)
+    f = getattr(fs, name)
+    with jax.numpy_dtype_promotion("standard"):
+        found, expected = f(x, parameter), getattr(jax.nn, name)(x, parameter)
+        gradients = jax.grad(f, (0, 1))(x, jnp.asarray(parameter, float))
+    assert (found.dtype, found.weak_type) == (dtype, weak)
+    assert (expected.dtype, expected.weak_type) == (dtype, weak)
+    assert gradients[0].dtype == jnp.asarray(x).dtype
+    np.testing.assert_allclose(
+        np.float32(found), float(PLAIN[name](-1.5, float(parameter))), rtol=0.004
+    )
+
+
+def test_strict_promotion_refuses_what_it_refuses_in_jax():
+    with pytest.raises(ValueError, match="no available implicit dtype promotion"):
+        fs.elu(jnp.bfloat16(1), np.float32(0.5))
+
+
+@NAMES
+def test_a_parameter_is_not_rounded_to_16_bits(name):
+    x = jnp.linspace(-4, -0.1, 64, dtype=jnp.bfloat16)
+    found = getattr(fs, name)(x, 0.3)
+    exact = PLAIN[name](x.astype(np.float32), 0.3)
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
+
+
+@NAMES
+def test_errors(name):
+    with pytest.raises(TypeError, match=f"{name} is defined for real.*complex64"):
+        getattr(fs, name)(1.0, 1j)
+    with pytest.raises(
+        ValueError, match=rf"{name} broadcasts.*x \(4, 8\), \w+ \(3,\)\. Reshape"
+    ):
+        getattr(fs, name)(jnp.ones((4, 8)), jnp.ones(3))
+
+
+@pytest.mark.parametrize("alpha", [1e-30, 1e-3, 0.3, 0.7, 3.0, 1e3, 1e30])
+def test_celu_is_right_for_every_alpha(alpha):
+    """Errors in ULP, where x / alpha is from a rounding to the end of exp."""
+    alpha = np.float32(alpha)
+    t = -np.float32(np.logspace(-10, np.log10(86), 300))
+    x = t * alpha
+    x = x[np.abs(x) > 1e-37]
+    with mp.workdps(40):
+        q = [mp.mpf(float(v)) / mp.mpf(float(alpha)) for v in x]
+        value = np.float64([float(mp.mpf(float(alpha)) * mp.expm1(v)) for v in q])
+        slope = np.float64([float(mp.exp(v)) for v in q])
+        in_alpha = np.float64([float(mp.expm1(v) - v * mp.exp(v)) for v in q])
+
+    def errors(found, exact):
+        normal = np.abs(exact) > 1.2e-38
+        error = np.abs(np.asarray(found, np.float64) - exact)
+        return (error / np.spacing(np.abs(np.float32(exact))))[normal].max()
+
+    found = jax.jit(jax.vmap(jax.value_and_grad(fs.celu, (0, 1)), (0, None)))(x, alpha)
+    assert errors(found[0], value) <= 2
+    assert errors(found[1][0], slope) <= 4
+    assert errors(found[1][1], in_alpha) <= 8
+
+
+def test_elu_with_a_large_alpha_lifts_what_exp_alone_would_lose():
+    x = jnp.float32([-21, -88, -100, -130])
+    found = jax.vmap(jax.grad(fs.elu), (0, None))(x, 1e25)
+    exact = 1e25 * np.exp(np.float64(x))
+    np.testing.assert_allclose(found, exact, rtol=4e-7)
+    assert (exact > 1.2e-38).all()
