@@ -318,13 +318,22 @@ def parse_options(argv):
     options = parser.parse_args(argv)
     options.axis_type = AxisType[options.axis_type.capitalize()]
     for name in ("steps", "batch_size", "learning_rate", "cpu_devices"):
-        if not (value := getattr(options, name)) > 0:
+        if not 0 < (value := getattr(options, name)) < math.inf:
             name = name.replace("_", "-")
-            parser.error(f"argument --{name}: expected more than 0, but got {value}")
+            parser.error(
+                f"argument --{name}: expected a number above 0, but got {value}"
+            )
     if options.batch_size > IMAGES - HELD_OUT:
         parser.error(
             f"argument --batch-size: expected at most the {IMAGES - HELD_OUT} training "
             f"images, but got {options.batch_size}"
+        )
+    if options.seed < 0:
+        parser.error(f"argument --seed: expected 0 or more, but got {options.seed}")
+    if options.plot and options.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(
+            "argument --plot: expected a file that ends in .png, .svg or .pdf, but got "
+            f"{options.plot}"
         )
     if options.plot and not options.plot.parent.is_dir():
         parser.error(f"argument --plot: there is no folder {options.plot.parent}")

@@ -65,3 +65,8 @@ def test_merging():
     parts = [UlpErrors(0.5, 1.0, 0.0, 3), UlpErrors(2.0, -4.0, 0.5, 4)]
     assert merge(parts) == UlpErrors(2.0, -4.0, 2 / 7, 7)
     assert merge([]).count == 0
+
+
+def test_nothing_to_judge_is_an_error():
+    with pytest.raises(ValueError, match="expects inputs to judge, but got none"):
+        ulp_errors(jnp.sin, np.sin, "float32", inputs=np.zeros(0))

@@ -79,7 +79,7 @@ def ulp_errors(
 
     Raises:
       ValueError: for an unknown mode, a negative order, ``inputs`` together with a
-        stride, or float64 while ``jax_enable_x64`` is off.
+        stride, no inputs at all, or float64 while ``jax_enable_x64`` is off.
 
     Example:
       >>> import jax, numpy as np, flax_stable as fs
@@ -108,6 +108,8 @@ def ulp_errors(
         apply = jax.jit(apply)
     chunks = _chunks(dtype, inputs, stride, windows)
     (found,) = sweep([apply], reference, chunks, seed=seed if order else None)
+    if not found.count:
+        raise ValueError("ulp_errors expects inputs to judge, but got none.")
     return found
 
 

@@ -16,7 +16,7 @@ MUST_REACH = (2, 4, 6)
 
 def assert_reference_is_exact(name, order, x):
     # At a kink the difference quotients of mpmath straddle it.
-    x = x[~np.isin(x, TABLE[name].kinks)]
+    x = x[np.isfinite(x) & ~np.isin(x, TABLE[name].kinks)]
     found = REFERENCES[name][order](x)
     with mp.workdps(200):
         for value, reference in zip(x, found, strict=True):
