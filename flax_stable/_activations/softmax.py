@@ -315,7 +315,9 @@ def _log_share_fwd(x, top, total, axes):
 
 
 def _log_share_bwd(axes, kept, g):
-    p = jnp.exp(kept[0]) if len(kept) == 1 else _share(*kept, axes)
+    # The softmax of y, of which the maximum and the sum are known.
+    one = jnp.ones((), g.dtype)
+    p = _share(*(kept if len(kept) > 1 else (kept[0], 0 * one, one)), axes)
     ct = g - p * jnp.sum(g, axes, keepdims=True)
     return narrow(ct, kept[0]), None, None
 
