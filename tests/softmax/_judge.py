@@ -60,7 +60,7 @@ def logsumexp(x, g, h):
 
 
 def logmeanexp(x, g, h):
-    (total, scale), *rest = logsumexp(x, g, h)
+    (total, _), *rest = logsumexp(x, g, h)
     size = np.log(x.shape[-1])
     return (total - size, np.maximum(np.abs(total), size)), *rest
 
