@@ -20,10 +20,16 @@ from ._activations.piecewise import relu6 as relu6
 from ._activations.piecewise import relu_squared as relu_squared
 from ._activations.sigmoid import sigmoid as sigmoid
 from ._activations.sigmoid import tanh as tanh
+from ._activations.softmax import log_softmax as log_softmax
+from ._activations.softmax import logmeanexp as logmeanexp
+from ._activations.softmax import logsumexp as logsumexp
+from ._activations.softmax import softmax as softmax
 from ._activations.softplus import inverse_softplus as inverse_softplus
 from ._activations.softplus import log_sigmoid as log_sigmoid
 from ._activations.softplus import softplus as softplus
+from ._activations.standardize import standardize as standardize
 from ._custom_vjp import custom_vjp as custom_vjp
+from ._gated import glu as glu
 from ._positive import near_permutation as near_permutation
 
 __version__ = "0.1.0"
