@@ -69,12 +69,10 @@ def test_many_float16_zeros():
     np.testing.assert_array_equal(gradient(fs.logsumexp, x), np.float16(2**-16))
 
 
-@pytest.mark.parametrize("axis", [-1, 0, (0, 2), (-1, 1), None, ()], ids=str)
+@pytest.mark.parametrize("axis", [0, (-1, 1), None], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "where"])
 @pytest.mark.parametrize("name", NAMES)
 def test_axes_and_masks_as_in_jax(name, masked, axis):
-    if name == "logmeanexp" and masked and axis == ():
-        pytest.skip("the mean of nothing")
     where = WHERE if masked else None
 
     def run(module):
@@ -84,15 +82,14 @@ def test_axes_and_masks_as_in_jax(name, masked, axis):
                 y = jnp.where(where, y, 0)
             return jnp.where(jnp.isfinite(y), y, 0)
 
-        return f(X), gradient(lambda x: f(x) ** 2, X)
+        return jax.jit(lambda x: (f(x), gradient(lambda x: f(x) ** 2, x)))(X)
 
     for found, expected in zip(run(fs), run(jax.nn), strict=True):
         assert found.shape == expected.shape
-        if axis != ():
-            # jax.nn's variance cancels.
-            rtol = 5e-3 if name == "standardize" else 2e-4
-            expected = np.nan_to_num(expected)  # where nothing takes part
-            np.testing.assert_allclose(found, expected, rtol=rtol, atol=2e-5)
+        # jax.nn's variance cancels.
+        rtol = 5e-3 if name == "standardize" else 2e-4
+        expected = np.nan_to_num(expected)  # where nothing takes part
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=2e-5)
 
 
 @pytest.mark.parametrize("hidden", [NAN, INF, -INF, 1e30])

@@ -46,18 +46,18 @@ def exact(name, args):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("rows", ROWS, ids=str)
 @pytest.mark.parametrize("name", EXACT)
-def test_rows(name, rows, dtype):
-    if dtype != "float32":
-        rows = (*rows[:2], 0)
-    args = arguments(name, *rows, dtype)
-    truth = exact(name, args)
+def test_rows(name, dtype):
+    # 16 bits have no room for an offset of 1000.
+    rows = [row for row in ROWS if dtype == "float32" or not row[2]]
+    inputs = [arguments(name, *row, dtype) for row in rows]
+    truths = [exact(name, args) for args in inputs]
     for order, mode in [(0, "vjp"), (1, "vjp"), (2, "vjp"), (2, "jvp")]:
         f = jax.jit(derivatives(activation(name), order, mode))
-        worst = row_errors(f(*args), truth[order]).max()
         bound = OBSERVED[name][order] + 0.5 if dtype == "float32" else 0.51
-        assert worst <= bound, (order, mode)
+        for row, args, truth in zip(rows, inputs, truths, strict=True):
+            worst = row_errors(f(*args), truth[order]).max()
+            assert worst <= bound, (row, order, mode)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -89,7 +89,6 @@ def transforms(name):
         derivatives(f, 1),
         lambda x, g, h: jax.jvp(f, (x,), (h,))[1],
         derivatives(f, 2),
-        derivatives(f, 2, "jvp"),
     ]
 
 
