@@ -54,7 +54,7 @@ def standardize(
     Residual: the arguments.
 
     Accuracy: the errors observed, in units in the last place of a row's largest term,
-    stay below 3, 3 and 7 in float32, in value, first and second derivative, also for
+    stay below 4, 4 and 7 in float32, in value, first and second derivative, also for
     rows with an offset of 1000 times their deviation, and below 0.51 in float16 and
     bfloat16.
 

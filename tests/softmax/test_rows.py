@@ -12,11 +12,11 @@ import flax_stable as fs
 
 # The largest errors observed in float32, of value and two derivatives.
 OBSERVED = {
-    "softmax": (3.0, 3.6, 5.9),
-    "log_softmax": (1.3, 2.9, 7.8),
-    "logsumexp": (1.4, 3.6, 4.2),
-    "logmeanexp": (1.0, 3.6, 4.2),
-    "standardize": (2.7, 2.8, 6.5),
+    "softmax": (3.5, 3.7, 5.9),
+    "log_softmax": (1.3, 4.2, 10.8),
+    "logsumexp": (1.4, 3.6, 4.5),
+    "logmeanexp": (1.2, 3.6, 4.5),
+    "standardize": (3.0, 3.0, 6.5),
 }
 # Sizes, scales and offsets of rows.
 ROWS = [
