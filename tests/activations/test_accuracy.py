@@ -61,16 +61,15 @@ def test_every_16_bit_input(name, dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", TABLE)
 def test_every_16_bit_input_with_random_cotangents(name, dtype):
-    for order, mode in MODES:
+    for order in (1, 2):
         found = ulp_errors(
             getattr(fs, name),
             REFERENCES[name][order],
             dtype,
             order=order,
-            mode=mode,
             seed=order,
         )
-        assert found.maximum <= 0.51, (order, mode, found)
+        assert found.maximum <= 0.51, (order, found)
 
 
 @pytest.mark.parametrize("jit", [True, False])
@@ -97,20 +96,19 @@ def test_float32_sample(name, jit):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_float32_with_random_cotangents(name):
-    for order, mode in MODES:
+    for order in (1, 2):
         found = ulp_errors(
             getattr(fs, name),
             REFERENCES[name][order],
             "float32",
             order=order,
-            mode=mode,
             stride=30_011,
             windows=TABLE[name].windows,
             seed=order,
         )
         # The product with the cotangent is rounded too: one ULP where a mantissa wraps.
         bound = min(2 * TABLE[name].float32[order] + 1, MUST_REACH[order])
-        assert found.maximum <= bound, (order, mode, found)
+        assert found.maximum <= bound, (order, found)
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -105,7 +105,7 @@ def test_refuses_complex(name, x):
         getattr(fs, name)(x)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])
+@pytest.mark.parametrize("shape", [(), (3, 0, 2)])
 @pytest.mark.parametrize(("name", "order"), CASES)
 def test_any_shape(name, order, shape):
     x = jnp.full(shape, 0.5, np.float32)
