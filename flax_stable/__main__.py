@@ -22,6 +22,7 @@ import flax_stable as fs
 
 from .testing import REFERENCES, _verify
 from .testing._verify import Case, Row
+from .testing.references import find
 
 VERIFY = """\
 Measure the largest errors of functions and their derivatives.
@@ -182,37 +183,46 @@ def cases(options: argparse.Namespace) -> list[Case]:
         if ":" in name:
             if not options.reference:
                 raise UsageError(f"{name} needs --reference package.module:name")
-            function, references = load(name), load(options.reference)
-            if callable(references):
-                references = (references,)
-        else:
-            if name not in REFERENCES:
-                close = difflib.get_close_matches(name, REFERENCES, 1)
-                raise UsageError(
-                    f"no function {name!r} here"
-                    + (f" (is it {close[0]!r}?)" if close else "")
-                    + f": give one of {', '.join(REFERENCES)}, or package.module:name"
-                )
-            function, references = getattr(fs, name), REFERENCES[name]
-        if not callable(function):
-            raise UsageError(f"{name} is no function, but {function!r}")
-        if (
-            not isinstance(references, tuple | list)
-            or not references
-            or not all(map(callable, references))
-        ):
+            found.append(foreign_case(name, options.reference, peers))
+            continue
+        calls = [call for call in REFERENCES if name in (call, call.partition("(")[0])]
+        if not calls:
+            close = difflib.get_close_matches(name, REFERENCES, 1)
             raise UsageError(
-                f"{options.reference} must be a NumPy function or a sequence of them, "
-                f"but is {references!r}"
+                f"no function {name!r} here"
+                + (f" (is it {close[0]!r}?)" if close else "")
+                + f": give one of {', '.join(REFERENCES)}, or package.module:name"
             )
-        if options.order and max(options.order) >= len(references):
+        found += [
+            Case(call, find(fs, call), REFERENCES[call], find(peers, call))
+            for call in calls
+        ]
+    for case in found:
+        if options.order and max(options.order) >= len(case.references):
             raise UsageError(
-                f"{name} has no reference for order {max(options.order)}: "
-                f"{len(references)} given, for orders from 0"
+                f"{case.name} has no reference for order {max(options.order)}: "
+                f"{len(case.references)} given, for orders from 0"
             )
-        peer = getattr(peers, name.rpartition(":")[2], None)
-        found.append(Case(name, function, references, peer))
     return found
+
+
+def foreign_case(name: str, reference: str, peers: Any) -> Case:
+    """A function that is not ours, with what is given as its exact values."""
+    function, references = load(name), load(reference)
+    if callable(references):
+        references = (references,)
+    if not callable(function):
+        raise UsageError(f"{name} is no function, but {function!r}")
+    if (
+        not isinstance(references, tuple | list)
+        or not references
+        or not all(map(callable, references))
+    ):
+        raise UsageError(
+            f"{reference} must be a NumPy function or a sequence of them, "
+            f"but is {references!r}"
+        )
+    return Case(name, function, references, find(peers, name.rpartition(":")[2]))
 
 
 def cells(row: Row, against: str | None, lacking: set[str]) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 import flax_stable as fs
 from flax_stable.__main__ import main
 from flax_stable.testing import REFERENCES, _verify, ulp_errors
+from flax_stable.testing.references import find
 
 MODULE = """
 import jax, jax.numpy as jnp
@@ -343,3 +344,11 @@ def test_default_dtypes_orders_and_modes(monkeypatch):
     assert asked["stride"] is None
     assert run("--exhaustive") == 0
     assert asked["stride"] == 1
+
+
+def test_a_reference_may_fix_parameters():
+    # The name alone stands for all variants.
+    for module in (fs, jax.nn):
+        assert find(module, "elu(alpha=0.5)")(-1.0) == module.elu(-1.0, 0.5)
+        assert find(module, "elu")(-1.0) == module.elu(-1.0)
+    assert find(jax.nn, "no_such_function(a=1)") is None

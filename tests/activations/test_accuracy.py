@@ -8,6 +8,7 @@ from _table import TABLE
 
 import flax_stable as fs
 from flax_stable.testing import REFERENCES, ulp_errors
+from flax_stable.testing.references import find
 
 CASES = [(name, order) for name in TABLE for order in range(3)]
 MODES = [(order, mode) for order in (1, 2) for mode in ("vjp", "jvp")]
@@ -52,7 +53,7 @@ def test_references_agree_with_mpmath(name, order):
 def test_every_16_bit_input(name, dtype):
     for order, mode in [(0, "vjp"), *MODES]:
         found = ulp_errors(
-            getattr(fs, name), REFERENCES[name][order], dtype, order=order, mode=mode
+            find(fs, name), REFERENCES[name][order], dtype, order=order, mode=mode
         )
         assert found.count == 65_536
         assert found.maximum <= 0.51, (order, mode, found)
@@ -63,7 +64,7 @@ def test_every_16_bit_input(name, dtype):
 def test_every_16_bit_input_with_random_cotangents(name, dtype):
     for order in (1, 2):
         found = ulp_errors(
-            getattr(fs, name),
+            find(fs, name),
             REFERENCES[name][order],
             dtype,
             order=order,
@@ -78,7 +79,7 @@ def test_float32_sample(name, jit):
     # Eagerly both modes run the same operations one by one.
     for order, mode in [(0, "vjp"), *(MODES if jit else MODES[::2])]:
         found = ulp_errors(
-            getattr(fs, name),
+            find(fs, name),
             REFERENCES[name][order],
             "float32",
             order=order,
@@ -98,7 +99,7 @@ def test_float32_sample(name, jit):
 def test_float32_with_random_cotangents(name):
     for order in (1, 2):
         found = ulp_errors(
-            getattr(fs, name),
+            find(fs, name),
             REFERENCES[name][order],
             "float32",
             order=order,
@@ -126,7 +127,7 @@ def test_float64_sample(name):
     with jax.enable_x64(True):
         for order, mode in [(0, "vjp"), *MODES]:
             found = ulp_errors(
-                getattr(fs, name),
+                find(fs, name),
                 lambda x, exact=REFERENCES[name][order]: exact(x.astype(np.longdouble)),
                 "float64",
                 order=order,
