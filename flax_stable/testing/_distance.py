@@ -27,9 +27,9 @@ def errors(
             found = _common(dtype, computed, exact)
         else:
             found = _distance(dtype, computed, exact, g)
-        subnormal = np.abs(x) < smallest
-        if subnormal.any():
-            subnormal &= (x != 0) & (found > 0)
+        magnitude = np.abs(x)
+        if magnitude.min() < smallest:
+            subnormal = (magnitude < smallest) & (x != 0) & (found > 0)
             at_zero = reference(np.copysign(0.0, x[subnormal].astype(np.float64)))
             read_as_zero = _distance(
                 dtype, computed[subnormal], at_zero, None if g is None else g[subnormal]
@@ -45,22 +45,29 @@ def _common(dtype: np.dtype, computed: np.ndarray, exact: np.ndarray) -> np.ndar
     two or more: only such results are looked at closely.
     """
     info = jnp.finfo(dtype)
-    smallest = float(info.smallest_normal)
+    exponent = exact.view(np.uint64) & _EXPONENT
+    faint = exponent.min() < _field(info.minexp)
+    np.clip(exponent, _field(info.minexp), _field(info.maxexp - 1), out=exponent)
+    # The reciprocal of a unit in the last place.
+    np.subtract(_field(info.nmant) + _field(0), exponent, out=exponent)
     y = computed.astype(np.float64)
-    power = (exact.view(np.uint64) & _EXPONENT).view(np.float64)
-    np.clip(power, smallest, 2.0 ** (info.maxexp - 1), out=power)
     found = np.subtract(y, exact)
     np.abs(found, out=found)
-    np.divide(found, power, out=found)
-    np.multiply(found, 2.0**info.nmant, out=found)
-    faint = np.abs(exact) < smallest
-    if faint.any():
-        found[faint & (np.abs(y) <= smallest)] = 0
-    close = found < 2.0 ** (info.nmant - 2)
-    if not close.all():
-        far = ~close
-        found[far] = _distance(dtype, computed[far], exact[far], None)
+    np.multiply(found, exponent.view(np.float64), out=found)
+    if faint:
+        smallest = float(info.smallest_normal)
+        found[(np.abs(exact) < smallest) & (np.abs(y) <= smallest)] = 0
+    far = 2.0 ** (info.nmant - 2)
+    if not found.max() < far:
+        found[np.isnan(exact) & np.isnan(y)] = 0
+        rest = ~(found < far)
+        found[rest] = _distance(dtype, computed[rest], exact[rest], None)
     return found
+
+
+def _field(exponent: int) -> np.uint64:
+    """The bits of a float64 that is a power of two."""
+    return np.uint64((exponent + 1023) << 52)
 
 
 def _distance(

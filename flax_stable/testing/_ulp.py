@@ -158,8 +158,9 @@ def _judged(
     for computed in results:
         distance = errors(reference, x.dtype, x, g, exact, computed)
         i = int(np.argmax(distance))
-        above = int(np.count_nonzero(distance > 1))
-        yield UlpErrors(float(distance[i]), x[i].item(), above / x.size, x.size)
+        largest = float(distance[i])
+        above = int(np.count_nonzero(distance > 1)) if largest > 1 else 0
+        yield UlpErrors(largest, x[i].item(), above / x.size, x.size)
 
 
 def merge(parts: Sequence[UlpErrors]) -> UlpErrors:

@@ -12,16 +12,18 @@ def _e(x):
 
 
 def sigmoid(x):
-    return np.where(x < 0, _e(x), 1.0) / (1 + _e(x))
+    e = _e(x)
+    return np.where(x < 0, e, 1.0) / (1 + e)
 
 
 def sigmoid_1(x):
-    return _e(x) / (1 + _e(x)) ** 2
+    e = _e(x)
+    return e / ((1 + e) * (1 + e))
 
 
 def sigmoid_2(x):
-    odd = np.sign(x) * np.expm1(-np.abs(x))
-    return _e(x) * odd / (1 + _e(x)) ** 3
+    e, odd = _e(x), np.copysign(np.expm1(-np.abs(x)), -x)
+    return e * odd / ((1 + e) * (1 + e) * (1 + e))
 
 
 def softplus(x):
