@@ -10,7 +10,7 @@ into a sum with a rounded term between the two.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,7 @@ def exp_sum(
     y: jax.Array,
     e: jax.Array,
     terms: tuple[tuple[float, float], ...],
-    roots: dict[np.dtype, Root],
+    roots: dict[Any, Root],
 ) -> jax.Array:
     """The sum of ``(p + q y) e^k`` over the k-th pairs ``p, q``, where ``e = exp(y)``.
 

@@ -25,12 +25,13 @@ def mish(x: jax.typing.ArrayLike) -> jax.Array:
     Returns:
       An array of the shape of ``x`` and of its (promoted) dtype.
 
-    Derivatives: both are quotients of sums of :math:`x^i e^{kx}`, for positive ``x`` in
-    terms of :math:`e^{-x}`.  They keep their bits around their roots, -1.192 of the first,
-    -2.256 and 1.491 of the second, and far out, where :math:`1 - \tanh^2` is zero.
+    Derivatives: both are quotients of sums of :math:`(p + q x) e^{kx}`, for positive
+    ``x`` in terms of :math:`e^{-x}`.  They keep their bits around their roots, -1.192
+    of the first, -2.256 and 1.491 of the second, and far out, where
+    :math:`1 - \tanh^2` is zero.
 
-    Limits: 0 and inf in value, 0 and 1 in the first derivative, 0 in the second (`jax.nn`
-    gives NaN at -inf).  NaN gives NaN.
+    Limits: 0 (where that of `jax.nn` is NaN) and inf in value, 0 and 1 in the first
+    derivative, 0 in the second.  NaN gives NaN.
 
     Residual: the input.
 
@@ -144,9 +145,9 @@ _ABOVE_SUM_ROOT = {
 
 
 def _mish_slope(x: jax.Array) -> jax.Array:
-    """With y = -|x|, e = exp(y): e (4 + 4 y + ...) / (2 + 2 e + e^2)^2 for negative x.
+    """e (4 + 4 y + ...) / (2 + 2 e + e^2)^2 for negative x.
 
-    For positive x it is 1 - e^2 (2 + 4 y + ...) / (1 + 2 e + 2 e^2)^2.
+    Here y = -|x| and e = exp(y).  For positive x it is 1 - e^2 (2 + 4 y + ...) / (1 + 2 e + 2 e^2)^2.
     """
     y, power, z = faint_exp(x)
     e = power / LIFT * (1 + z)
@@ -161,9 +162,9 @@ def _mish_slope(x: jax.Array) -> jax.Array:
 
 
 def _mish_curvature(x: jax.Array) -> jax.Array:
-    """With y = -|x|, e = exp(y): e (2 + y + ...) / (2 d^3), d = 1 + e + e^2 / 2, below 0.
+    """e (2 + y + ...) / (2 d^3), d = 1 + e + e^2 / 2, for negative x.
 
-    For positive x it is 8 e^2 (1 + y + ...) / d^3, d = 1 + 2 e + 2 e^2.
+    Here y = -|x| and e = exp(y).  For positive x it is 8 e^2 (1 + y + ...) / d^3, d = 1 + 2 e + 2 e^2.
     """
     y, power, z = faint_exp(x)
     e = power / LIFT * (1 + z)
@@ -186,8 +187,8 @@ def _mish_curvature(x: jax.Array) -> jax.Array:
 def _third(x: jax.Array) -> jax.Array:
     """r (3 (s + b - 2 s^2) + x (s + 3 b - 6 s^2 - 6 s b + 6 s^3)).
 
-    With u = exp(x), r is 2 / (2 + 2 u + u^2), which is 1 - tanh(softplus(x)), b is u^2 r
-    and s is (u + u^2) r.
+    With u = exp(x), r is 2 / (2 + 2 u + u^2), which is 1 - tanh(softplus(x)), b is
+    u^2 r and s is (u + u^2) r.
     """
     x = jnp.clip(x, -1e3, 1e3)
     e = jnp.exp(jnp.where(x < 0, x, -x))

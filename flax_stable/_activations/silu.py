@@ -8,7 +8,7 @@ import numpy as np
 
 from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial
 from ._elementwise import as_floating, elementwise
-from .sigmoid import _tanh, sigmoid_slope
+from .sigmoid import sigmoid_slope, tanh
 
 
 @jax.jit
@@ -27,12 +27,12 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
       An array of the shape of ``x`` and of its (promoted) dtype.
 
     Derivatives: with :math:`e = e^{-|x|}`, the first is
-    :math:`e (1 - |x| + e) / (1 + e)^2` for negative ``x`` and 1 minus that for positive,
-    the second :math:`e (2 - |x| + (2 + |x|) e) / (1 + e)^3`.  Both keep their bits around
-    their roots, -1.278 of the first and :math:`\pm 2.399` of the second.
+    :math:`e (1 - |x| + e) / (1 + e)^2` for negative ``x`` and 1 minus that for
+    positive, the second :math:`e (2 - |x| + (2 + |x|) e) / (1 + e)^3`.  Both keep their
+    bits around their roots, -1.278 of the first and :math:`\pm 2.399` of the second.
 
-    Limits: 0 and inf in value, 0 and 1 in the first derivative, 0 in the second (`jax.nn`
-    gives NaN at -inf).  NaN gives NaN.
+    Limits: 0 (where that of `jax.nn` is NaN) and inf in value, 0 and 1 in the first
+    derivative, 0 in the second.  NaN gives NaN.
 
     Residual: the input.
 
@@ -53,7 +53,8 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
 
     References:
       Elfwing et al., `Sigmoid-Weighted Linear Units for Neural Network Function
-      Approximation in Reinforcement Learning <https://arxiv.org/abs/1702.03118>`_, 2017.
+      Approximation in Reinforcement Learning
+      <https://arxiv.org/abs/1702.03118>`_, 2017.
     """
     return _silu(as_floating("silu", x))
 
@@ -130,7 +131,7 @@ def _silu_curvature(x: jax.Array) -> jax.Array:
 def _third(x: jax.Array) -> jax.Array:
     """-sigmoid' (3 t - x t^2 + 2 x sigmoid'), t = tanh(x / 2)."""
     x = jnp.clip(x, -1e3, 1e3)
-    slope, t = sigmoid_slope(x), _tanh(0.5 * x)
+    slope, t = sigmoid_slope(x), tanh(0.5 * x)
     return -slope * (3 * t - x * t * t + 2 * x * slope)
 
 
