@@ -80,7 +80,8 @@ def _mish_value(x: jax.Array) -> jax.Array:
     h = jnp.maximum(x, -1e3) * jnp.where(below, power, 1)
     scale = jnp.where(below, 1 / LIFT, 1) * jnp.where(near, 0.5, 1).astype(x.dtype)
     g = jnp.where(below & far, z, 0) + rest / over
-    return scale * (h + h * g)
+    # At infinity g is 0.
+    return scale * (h + jnp.minimum(h, np.finfo(h.dtype).max) * g)
 
 
 # Numbers next to a root of mish' and mish'' and what these are there; then polynomials
@@ -147,7 +148,8 @@ _ABOVE_SUM_ROOT = {
 def _mish_slope(x: jax.Array) -> jax.Array:
     """e (4 + 4 y + ...) / (2 + 2 e + e^2)^2 for negative x.
 
-    Here y = -|x| and e = exp(y).  For positive x it is 1 - e^2 (2 + 4 y + ...) / (1 + 2 e + 2 e^2)^2.
+    Here y = -|x| and e = exp(y).  For positive x it is
+    1 - e^2 (2 + 4 y + ...) / (1 + 2 e + 2 e^2)^2.
     """
     y, power, z = faint_exp(x)
     e = power / LIFT * (1 + z)
@@ -164,7 +166,8 @@ def _mish_slope(x: jax.Array) -> jax.Array:
 def _mish_curvature(x: jax.Array) -> jax.Array:
     """e (2 + y + ...) / (2 d^3), d = 1 + e + e^2 / 2, for negative x.
 
-    Here y = -|x| and e = exp(y).  For positive x it is 8 e^2 (1 + y + ...) / d^3, d = 1 + 2 e + 2 e^2.
+    Here y = -|x| and e = exp(y).  For positive x it is 8 e^2 (1 + y + ...) / d^3,
+    d = 1 + 2 e + 2 e^2.
     """
     y, power, z = faint_exp(x)
     e = power / LIFT * (1 + z)

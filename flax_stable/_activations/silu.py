@@ -78,7 +78,8 @@ def _silu_value(x: jax.Array) -> jax.Array:
     g = jnp.where(below & ~near, z, 0) + rest / ((1 + s) + s * z)
     h = jnp.maximum(x, -1e3) * jnp.where(below, power, 1)
     scale = jnp.where(below, 1 / LIFT, 1) * jnp.where(near, 0.5, 1).astype(x.dtype)
-    return scale * (h + h * g)
+    # At infinity g is 0.
+    return scale * (h + jnp.minimum(h, np.finfo(h.dtype).max) * g)
 
 
 # A number next to the root of silu' and what silu' is there; then the polynomial
