@@ -13,6 +13,7 @@ from ._activations.hard import hard_tanh as hard_tanh
 from ._activations.hard import sparse_plus as sparse_plus
 from ._activations.hard import sparse_sigmoid as sparse_sigmoid
 from ._activations.log1mexp import log1mexp as log1mexp
+from ._activations.mish import mish as mish
 from ._activations.piecewise import identity as identity
 from ._activations.piecewise import leaky_relu as leaky_relu
 from ._activations.piecewise import relu as relu
@@ -20,6 +21,8 @@ from ._activations.piecewise import relu6 as relu6
 from ._activations.piecewise import relu_squared as relu_squared
 from ._activations.sigmoid import sigmoid as sigmoid
 from ._activations.sigmoid import tanh as tanh
+from ._activations.silu import silu as silu
+from ._activations.silu import swish as swish
 from ._activations.softmax import log_softmax as log_softmax
 from ._activations.softmax import logmeanexp as logmeanexp
 from ._activations.softmax import logsumexp as logsumexp

@@ -10,6 +10,7 @@ into a sum with a rounded term between the two.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,14 +81,9 @@ def expm1_parts(x: jax.Array, low: jax.typing.ArrayLike = 0.0) -> tuple:
     ``scale`` is a power of two, ``high`` is exact and ``tail`` a fifth of it at most.
     """
     info = np.finfo(x.dtype)
-    ln2_high, ln2_low = LN2[x.dtype]
     x = jnp.clip(x, math.ceil(np.log(info.tiny)), math.floor(np.log(info.max)) - 1)
-    n = jnp.round(x * (1 / math.log(2)))
-    high, low = x - n * ln2_high, n * ln2_low + low
-    r = high - low
-    exponent = n.astype(np.int32 if info.bits == 32 else np.int64) + (info.maxexp - 1)
-    scale = lax.bitcast_convert_type(exponent << info.nmant, x.dtype)
-    return scale, high, r * r * polynomial(_EXP[x.dtype], r) - low
+    n, high, tail = exp_parts(x, low)
+    return power_of_two(n), high, tail
 
 
 def log1p(u: jax.Array) -> jax.Array:
@@ -120,3 +116,87 @@ def polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
     for c in coefficients[-2::-1]:
         y = y * x + c
     return y
+
+
+def exp_parts(x: jax.Array, low: jax.typing.ArrayLike = 0.0) -> tuple:
+    """``exp(x - low) = 2^n (1 + high + tail)``, as `expm1_parts` has it."""
+    ln2_high, ln2_low = LN2[x.dtype]
+    n = jnp.round(x * (1 / math.log(2)))
+    high, low = x - n * ln2_high, n * ln2_low + low
+    r = high - low
+    return n, high, r * r * polynomial(_EXP[x.dtype], r) - low
+
+
+def power_of_two(n: jax.Array) -> jax.Array:
+    """``2^n`` for an integer ``n``, 0 for the one below the normal numbers."""
+    info = np.finfo(n.dtype)
+    exponent = n.astype(np.int32 if info.bits == 32 else np.int64) + (info.maxexp - 1)
+    return lax.bitcast_convert_type(exponent << info.nmant, n.dtype)
+
+
+# By what `faint_exp` lifts its results above the smallest normal number.
+LIFT = 2.0**32
+
+
+def faint_exp(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``y, power, z`` with ``y = -|x|`` and ``exp(y) LIFT = power (1 + z)``.
+
+    ``power`` is a power of two and ``|z| < 0.42``.  ``y`` is held where ``power`` is 0,
+    so that products of the two are never infinite or NaN.
+    """
+    info = np.finfo(x.dtype)
+    y = -jnp.minimum(jnp.abs(x), (info.maxexp + 31) * math.log(2))
+    n, high, tail = exp_parts(y)
+    return y, power_of_two(n + math.log2(LIFT)), high + tail
+
+
+class Root(NamedTuple):
+    """A number next to a root of a function, and the function there."""
+
+    at: float
+    value: float
+
+
+def exp_sum(
+    y: jax.Array,
+    e: jax.Array,
+    terms: tuple[tuple[float, float], ...],
+    roots: dict[Any, Root],
+) -> jax.Array:
+    """The sum of ``(p + q y) e^k`` over the k-th pairs ``p, q``, where ``e = exp(y)``.
+
+    About the root that is given for a dtype, where the sum cancels, it is the Taylor
+    series at the number next to the root: the difference to that is exact.
+    """
+    (p, q), *others = terms
+    total = jnp.zeros_like(y)
+    for a, b in reversed(others):
+        total = e * ((a + b * y) + total)
+    total = (p + q * y) + total
+    if y.dtype not in roots:
+        return total
+    root = roots[y.dtype]
+    t = y - root.at
+    # What the first term adds stays apart: being most, it is not to be rounded twice.
+    near = polynomial(_exp_series(others, root, y.dtype), t) + q * t
+    return jnp.where(jnp.abs(t) < _RADIUS, near, total)
+
+
+_RADIUS = 0.25
+
+
+def _exp_series(terms: list, root: Root, dtype: np.dtype) -> tuple[float, ...]:
+    """What ``terms`` add to the Taylor series of an `exp_sum`, to its last bit."""
+    series = [root.value]
+    negligible = np.finfo(dtype).eps / 16
+    while (
+        len(series) < 3 or abs(series[-1]) * _RADIUS ** (len(series) - 1) > negligible
+    ):
+        i = len(series)
+        coefficient = 0.0
+        for k, (a, b) in enumerate(terms, 1):
+            ratio = (a + b * root.at) * k / i + b
+            power = k ** (i - 1) / math.factorial(i - 1)
+            coefficient += math.exp(k * root.at) * ratio * power
+        series.append(coefficient)
+    return tuple(series)

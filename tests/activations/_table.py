@@ -210,4 +210,33 @@ ELU = {
 }
 ELU["celu"] = ELU["elu"]
 
-TABLE: dict[str, Expected] = {**SIGMOID, **PIECEWISE, **ELU}
+SILU = {
+    "silu": Expected(
+        lambda x: x / (1 + mp.exp(-x)),
+        float32=(1.3, 3.2, 4.4),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        windows=(
+            (-91.9, -91.7),
+            (-87.4, -87.3),
+            (91.7, 91.9),
+            *both_signs((0.2499, 0.2501), (1.0397, 1.0398), (5.18, 5.2)),
+            *around(-1.2784645, -1.5, -2.3993573, 2.3993573, 2.1493573, 2.6493573),
+        ),
+    ),
+    "mish": Expected(
+        lambda x: x * mp.tanh(mp.log1p(mp.exp(x))),
+        float32=(1.6, 3.3, 4.4),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        windows=(
+            (-91.9, -91.7),
+            (-87.4, -87.3),
+            (46.0, 46.1),
+            (1.1754944e-38, 2.4e-38),
+            *both_signs((0.3465, 0.3467), (0.776, 0.777), (1.0397, 1.0398)),
+            *around(-1.1924312, -1.44, -2.2563764, -2.0063, -2.5063, -1.08),
+            *around(1.4905712, 1.74, 0.35),
+        ),
+    ),
+}
+
+TABLE: dict[str, Expected] = {**SIGMOID, **PIECEWISE, **ELU, **SILU}
