@@ -49,5 +49,6 @@ def test_convention(name, zero):
             np.testing.assert_allclose(HALVED.get(name, found[1]), second, rtol=1e-6)
 
 
-def test_hard_swish_is_hard_silu():
+def test_swish_is_silu():
+    assert fs.swish is fs.silu
     assert fs.hard_swish is fs.hard_silu
