@@ -14,14 +14,18 @@ from .._precision import (
     log1p,
     log_product,
     narrow,
+    product,
     widen,
 )
 from ._elementwise import as_floating, elementwise
-from .sigmoid import sigmoid, sigmoid_slope
+from ._logistic import entropy, log1p_exp, logistic, logistic_slope
+from ._parametric import parametric, with_parameters
+from .sigmoid import sigmoid, sigmoid_slope, tanh
 
 
-@jax.jit
-def softplus(x: jax.typing.ArrayLike) -> jax.Array:
+def softplus(
+    x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0
+) -> jax.Array:
     r"""The smooth positive part, as `jax.nn.softplus`.
 
     .. math::
@@ -63,7 +67,22 @@ def softplus(x: jax.typing.ArrayLike) -> jax.Array:
       Dugas et al., `Incorporating Second-Order Functional Knowledge for Better Option
       Pricing <https://papers.nips.cc/paper/1920>`_, 2000.
     """
+    # The usual parameter costs nothing, if it is known before JAX sees it.
+    if isinstance(beta, int | float) and beta == 1:
+        return _jitted(x)
+    return _jitted_with_beta(x, beta)
+
+
+@jax.jit
+def _jitted(x: jax.typing.ArrayLike) -> jax.Array:
     return _softplus(as_floating("softplus", x))
+
+
+@jax.jit
+def _jitted_with_beta(
+    x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike
+) -> jax.Array:
+    return _softplus_with_beta(*with_parameters("softplus", x, beta=beta))
 
 
 def _softplus_value(x: jax.Array) -> jax.Array:
@@ -102,6 +121,56 @@ def _softplus_bwd(kept, g):
 
 
 _softplus.defvjp(_softplus_fwd, _softplus_bwd)
+
+
+def _held(x: jax.Array, beta: jax.Array) -> jax.Array:
+    """x where beta x is below 1000, beyond which all derivatives are constant."""
+    bound = jnp.minimum(1e3 / jnp.abs(beta), np.finfo(x.dtype).max)
+    return jnp.clip(x, -bound, bound)
+
+
+def _beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
+    y, rest = product(_held(x, beta), beta)
+    return jnp.where(y > 0, x, 0) + log1p_exp(beta, y, rest)
+
+
+def _beta_slope(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return logistic(*product(_held(x, beta), beta))
+
+
+def _beta_curvature(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return logistic_slope(beta, *product(_held(x, beta), beta))
+
+
+def _in_beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
+    """-(log(1 + exp(y)) - y sigmoid(y)) / beta^2, y = beta x, is even and one-signed."""
+    return -entropy(beta, *product(_held(x, beta), beta)) / beta
+
+
+def _mixed(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return (_held(x, beta) / beta) * _curvature_with_beta(x, beta)
+
+
+def _beta_third(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return -beta * _curvature_with_beta(x, beta) * tanh(0.5 * beta * _held(x, beta))
+
+
+_curvature_with_beta: Callable = parametric(
+    _beta_curvature,
+    _beta_third,
+    lambda x, beta: (
+        _curvature_with_beta(x, beta) + _held(x, beta) * _beta_third(x, beta)
+    )
+    / beta,
+)
+_in_beta: Callable = parametric(
+    _in_beta_value,
+    _mixed,
+    lambda x, beta: (_held(x, beta) * _mixed(x, beta) - 2 * _in_beta(x, beta)) / beta,
+)
+_softplus_with_beta = parametric(
+    _beta_value, parametric(_beta_slope, _curvature_with_beta, _mixed), _in_beta
+)
 
 
 @jax.jit
