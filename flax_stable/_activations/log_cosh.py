@@ -11,6 +11,46 @@ from .sigmoid import tanh
 
 @jax.jit
 def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The logarithm of the hyperbolic cosine: a parabola that becomes straight.
+
+    .. math::
+      \log \cosh(x) = |x| - \log 2 + \log(1 + e^{-2|x|})
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: the first is :math:`\tanh(x)`, the second :math:`1 / \cosh^2(x)`, each
+    by the formula of `flax_stable.tanh`.
+
+    Limits: inf in value, -1 and 1 in the first derivative, 0 in the second.  NaN gives
+    NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 1.1, 1.4 and 3.5 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.log_cosh(jnp.array([-1.0, 0.0, 100.0]))
+      Array([ 0.43378082,  0.        , 99.30685   ], dtype=float32)
+      >>> float(fs.log_cosh(1e-4))  # log(cosh(1e-4)) would be zero
+      4.999999969612645e-09
+
+    References:
+      Chen et al., `Log Hyperbolic Cosine Loss Improves Variational Auto-Encoder
+      <https://openreview.net/forum?id=rkglvsC9Ym>`_, 2018.
+    """
     return _log_cosh(as_floating("log_cosh", x))
 
 

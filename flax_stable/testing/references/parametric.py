@@ -88,9 +88,7 @@ PARAMETRIC = {
     "log_cosh": (log_cosh, tanh, tanh_1),
     "softcap(cap=30.0)": (softcap, softcap_1, softcap_2),
     "snake": (snake, snake_1, snake_2),
-    "snake(a=0.5)": tuple(
-        lambda x, f=f: f(x, 0.5) for f in (snake, snake_1, snake_2)
-    ),
+    "snake(a=0.5)": tuple(lambda x, f=f: f(x, 0.5) for f in (snake, snake_1, snake_2)),
     "softplus(beta=2.0)": (
         lambda x: softplus(2 * x) / 2,
         lambda x: sigmoid(2 * x),
