@@ -1,12 +1,12 @@
 """Measures flax_stable against jax.nn, side by side in one process.
 
-    python benchmarks/run.py [errors] [bytes] [time] [--only NAME ...] [--json FILE]
+    python benchmarks/run.py [bytes] [time] [--only NAME ...] [--json FILE]
 
-errors: the largest error in units in the last place (ULP) of value, first and second
-        derivative: over all inputs in bfloat16, over every 2003rd in float32.
 bytes:  what the backward pass keeps for one float32 element.
 time:   the time of flax_stable over that of jax.nn, below 1 where it is faster.  Both
         run in turns after a warm-up, each call waited for, and medians are divided.
+
+Errors are measured by `python -m flax_stable verify --against jax.nn`.
 """
 
 import argparse
@@ -25,26 +25,16 @@ import jax.numpy as jnp
 
 import flax_stable as fs
 
-PEERS = {
-    "softplus": (fs.softplus, jax.nn.softplus),
-    "sigmoid": (fs.sigmoid, jax.nn.sigmoid),
-    "log_sigmoid": (fs.log_sigmoid, jax.nn.log_sigmoid),
-    "tanh": (fs.tanh, jax.nn.tanh),
+# Functions that jax.nn has under the same name, and forms that an argument chooses.
+PEERS: dict[str, tuple[Callable, Callable]] = {
+    name: (getattr(fs, name), getattr(jax.nn, name))
+    for name in fs.testing.REFERENCES
+    if hasattr(jax.nn, name)
 }
-
-
-def errors(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Ours and the peer's largest error, by dtype and order."""
-    rows = {}
-    for dtype, stride in ((jnp.bfloat16, None), (jnp.float32, 2003)):
-        for order, reference in enumerate(fs.testing.REFERENCES[name]):
-            rows[f"{jnp.dtype(dtype).name}, order {order}"] = [
-                fs.testing.ulp_errors(
-                    f, reference, dtype, order=order, stride=stride
-                ).maximum
-                for f in PEERS[name]
-            ]
-    return rows
+PEERS["gelu(approximate=False)"] = (
+    lambda x: fs.gelu(x, approximate=False),
+    lambda x: jax.nn.gelu(x, approximate=False),
+)
 
 
 def kept_bytes(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
@@ -102,7 +92,6 @@ def ratio(ours: float, peer: float) -> str:
 
 # name: (heading, what is measured, how ours and the peer's are shown)
 SECTIONS: dict[str, tuple[str, Callable, Callable[[float, float], str]]] = {
-    "errors": ("largest error in ULP, jax.nn -> ours", errors, both),
     "bytes": ("bytes kept, jax.nn -> ours", kept_bytes, both),
     "time": ("time of ours / time of jax.nn", times, ratio),
 }
@@ -131,10 +120,10 @@ def main(argv: list[str] | None = None) -> int:
         heading, measure, show = SECTIONS[section]
         rows = {name: measure(name, options) for name in options.only or PEERS}
         columns = list(next(iter(rows.values())))
-        print(f"\n{heading}\n{'':12}" + "".join(f"{c:>19}" for c in columns))
+        print(f"\n{heading}\n{'':24}" + "".join(f"{c:>19}" for c in columns))
         for name, row in rows.items():
             cells = (show(*row[c]) for c in columns)
-            print(f"{name:12}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
+            print(f"{name:24}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
         record[section] = {
             name: {c: {"ours": a, "jax.nn": b} for c, (a, b) in row.items()}
             for name, row in rows.items()

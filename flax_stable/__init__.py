@@ -13,6 +13,7 @@ from ._activations.hard import hard_tanh as hard_tanh
 from ._activations.hard import sparse_plus as sparse_plus
 from ._activations.hard import sparse_sigmoid as sparse_sigmoid
 from ._activations.log1mexp import log1mexp as log1mexp
+from ._activations.log_cosh import log_cosh as log_cosh
 from ._activations.mish import mish as mish
 from ._activations.piecewise import identity as identity
 from ._activations.piecewise import leaky_relu as leaky_relu
@@ -23,6 +24,9 @@ from ._activations.sigmoid import sigmoid as sigmoid
 from ._activations.sigmoid import tanh as tanh
 from ._activations.silu import silu as silu
 from ._activations.silu import swish as swish
+from ._activations.snake import snake as snake
+from ._activations.soft_sign import soft_sign as soft_sign
+from ._activations.softcap import softcap as softcap
 from ._activations.softmax import log_softmax as log_softmax
 from ._activations.softmax import logmeanexp as logmeanexp
 from ._activations.softmax import logsumexp as logsumexp
@@ -30,6 +34,7 @@ from ._activations.softmax import softmax as softmax
 from ._activations.softplus import inverse_softplus as inverse_softplus
 from ._activations.softplus import log_sigmoid as log_sigmoid
 from ._activations.softplus import softplus as softplus
+from ._activations.squareplus import squareplus as squareplus
 from ._activations.standardize import standardize as standardize
 from ._custom_vjp import custom_vjp as custom_vjp
 from ._gated import glu as glu

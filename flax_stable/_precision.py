@@ -200,3 +200,52 @@ def _exp_series(terms: list, root: Root, dtype: np.dtype) -> tuple[float, ...]:
             coefficient += math.exp(k * root.at) * ratio * power
         series.append(coefficient)
     return tuple(series)
+
+
+def scaled_exp(scale: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
+    """``scale exp(x)`` for ``x <= 0`` and ``scale`` above.
+
+    Where a large scale lifts ``exp(x)`` from below the normal numbers, part of the
+    scale goes into the exponent.
+    """
+    shift = 64 if x.dtype == np.float32 else 512
+    x = jnp.where(x > 0, 0, x)
+    far = x < -shift
+    scale = jnp.where(far, math.exp(-shift) * scale, scale)
+    return scale * jnp.exp(jnp.where(far, x + shift, x))
+
+
+def product(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``x y``, rounded, and what that left, which a function of it would magnify."""
+    upper = leading(y)
+    x_upper = leading(x)
+    return _two_parts(x_upper * upper, (x - x_upper) * upper + x * (y - upper))
+
+
+def quotient(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``x / y``, rounded, and what that left; beyond 1000 it is held there.
+
+    The reciprocal belongs to a parameter and may cost something; its leading half times
+    halves of ``x`` are exact.
+    """
+    reciprocal = leading(1 / y)
+    upper = leading(y)
+    rest = ((1 - upper * reciprocal) - (y - upper) * reciprocal) / y
+    bound = jnp.minimum(1e3 * jnp.abs(y), np.finfo(x.dtype).max)
+    x = jnp.clip(x, -bound, bound)
+    x_upper = leading(x)
+    low = (x - x_upper) * reciprocal + x * rest
+    return _two_parts(x_upper * reciprocal, low)
+
+
+def leading(x: jax.Array) -> jax.Array:
+    """The number without the lower half of its bits."""
+    integer, dropped = (np.int32, 12) if x.dtype == np.float32 else (np.int64, 27)
+    bits = lax.bitcast_convert_type(x, integer) & -(1 << dropped)
+    return lax.bitcast_convert_type(bits, x.dtype)
+
+
+def _two_parts(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``high + low``, rounded, and the rest; ``high`` is exact, so FMA changes nothing."""
+    total = high + low
+    return total, (high - total) + low

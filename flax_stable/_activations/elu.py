@@ -6,9 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from .._precision import expm1, polynomial
+from .._precision import expm1, polynomial, quotient, scaled_exp
 from ._elementwise import as_floating, elementwise
 from ._parametric import parametric, with_parameters
 
@@ -174,19 +173,6 @@ def selu(x: jax.typing.ArrayLike) -> jax.Array:
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
-def _scaled_exp(scale: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
-    """scale exp(x) for x <= 0 and 1 above.
-
-    Where a large scale lifts exp(x) from below the normal numbers, part of the scale
-    goes into the exponent.
-    """
-    shift = 64 if x.dtype == np.float32 else 512
-    x = jnp.where(x > 0, 0, x)
-    far = x < -shift
-    scale = jnp.where(far, math.exp(-shift) * scale, scale)
-    return scale * jnp.exp(jnp.where(far, x + shift, x))
-
-
 def _elu_value(x: jax.Array, alpha: jax.typing.ArrayLike) -> jax.Array:
     return jnp.where(x > 0, x, alpha * expm1(jnp.minimum(x, 0)))
 
@@ -194,43 +180,19 @@ def _elu_value(x: jax.Array, alpha: jax.typing.ArrayLike) -> jax.Array:
 # Slopes are written with exp alone, whose own derivatives are good.
 _elu_in_alpha = elementwise(
     lambda x: expm1(jnp.minimum(x, 0)),
-    lambda x: jnp.where(x > 0, 0, _scaled_exp(1, x)),
+    lambda x: jnp.where(x > 0, 0, scaled_exp(1, x)),
 )
 _elu: Callable = parametric(
     _elu_value,
-    lambda x, alpha: jnp.where(x > 0, 1, _scaled_exp(alpha, x)),
+    lambda x, alpha: jnp.where(x > 0, 1, scaled_exp(alpha, x)),
     lambda x, alpha: _elu_in_alpha(x),
 )
 _selu: Callable = elementwise(
     lambda x: jnp.where(
         x > 0, _SCALE * x, (_SCALE * _ALPHA) * expm1(jnp.minimum(x, 0))
     ),
-    lambda x: jnp.where(x > 0, _SCALE, _scaled_exp(_SCALE * _ALPHA, x)),
+    lambda x: jnp.where(x > 0, _SCALE, scaled_exp(_SCALE * _ALPHA, x)),
 )
-
-
-def _quotient(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """min(x, 0) / alpha, rounded, and what that left, which exp would magnify.
-
-    The reciprocal belongs to the parameter and may cost something; its leading half
-    times halves of x are exact.
-    """
-    reciprocal = _leading(1 / alpha)
-    upper = _leading(alpha)
-    rest = ((1 - upper * reciprocal) - (alpha - upper) * reciprocal) / alpha
-    bound = jnp.maximum(-1e3 * jnp.abs(alpha), np.finfo(x.dtype).min)
-    x = jnp.clip(x, bound, 0)
-    upper = _leading(x)
-    high, low = upper * reciprocal, (x - upper) * reciprocal + x * rest
-    t = high + low
-    return t, (high - t) + low
-
-
-def _leading(x: jax.Array) -> jax.Array:
-    """The number without the lower half of its bits."""
-    integer, dropped = (np.int32, 12) if x.dtype == np.float32 else (np.int64, 27)
-    bits = lax.bitcast_convert_type(x, integer) & -(1 << dropped)
-    return lax.bitcast_convert_type(bits, x.dtype)
 
 
 def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
@@ -243,7 +205,7 @@ def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _celu_slope_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
-    t, rest = _quotient(x, alpha)
+    t, rest = quotient(jnp.minimum(x, 0), alpha)
     return jnp.exp(t) * (1 + rest)
 
 

@@ -14,43 +14,56 @@ from .._precision import (
     log1p,
     log_product,
     narrow,
+    product,
     widen,
 )
 from ._elementwise import as_floating, elementwise
-from .sigmoid import sigmoid, sigmoid_slope
+from ._logistic import entropy, log1p_exp, logistic, logistic_slope
+from ._parametric import parametric, with_parameters
+from .sigmoid import sigmoid, sigmoid_slope, tanh
 
 
-@jax.jit
-def softplus(x: jax.typing.ArrayLike) -> jax.Array:
-    r"""The smooth positive part, as `jax.nn.softplus`.
+def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    r"""The smooth positive part, as `jax.nn.softplus`, and with PyTorch's ``beta``.
 
     .. math::
-      \mathrm{softplus}(x) = \log(1 + e^x) = \max(x, 0) + \log(1 + e^{-|x|})
+      \mathrm{softplus}(x, \beta) = \frac{\log(1 + e^{\beta x})}{\beta}
+      = \max(x, 0) + \frac{\log(1 + e^{-|\beta x|})}{\beta}
 
     Args:
       x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
         round once, also in derivatives; integers, booleans and Python numbers promote
         to floating point as `jax.numpy.tanh` promotes them.
+      beta: the steepness :math:`\beta` of the bend.  A number, or an array that
+        broadcasts against ``x``, with which it promotes as a factor would; bfloat16 and
+        float16 inputs use it in float32.  It is differentiable: its cotangent is summed
+        over the axes that it lacks.
 
     Returns:
-      An array of the shape of ``x`` and of its (promoted) dtype.
+      An array of the broadcast shape and the promoted dtype of both.
 
-    Derivatives: the first is :math:`\mathrm{sigmoid}(x)`, the second
-    :math:`\mathrm{sigmoid}'(x)`, each by the formula of `flax_stable.sigmoid`.
+    Derivatives: the first is :math:`\mathrm{sigmoid}(\beta x)`, the second
+    :math:`\beta\, \mathrm{sigmoid}'(\beta x)`, each by the formula of
+    `flax_stable.sigmoid`.  With respect to :math:`\beta`, minus the entropy of a coin of
+    that probability over :math:`\beta^2`.
 
-    Limits: 0 and inf in value, 0 and 1 in the first derivative, 0 in the second.
-    NaN gives NaN.
+    Limits: with a positive :math:`\beta`, 0 and inf in value, 0 and 1 in the first
+    derivative, 0 in the second.  NaN gives NaN.
 
     Residual: the output, which the next layer keeps anyway; in 16 bits and less, where
-    it is too coarse for the derivative, the input.
+    it is too coarse for the derivative, the input.  With a ``beta`` other than the
+    Python number 1, the input (and ``beta`` as it came).
 
     Accuracy: in float32 errors observed stay below 1.7, 2.5 and 3.5 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
     inputs, in float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward
-    mode.  Results below the smallest normal number may be flushed to zero.
+    mode.  This is for the default parameter; for others from 1e-30 to 1e30, errors
+    observed stay below 2, 4 and 6 ULP, and 8 in the derivative by the parameter.
+    Results below the smallest normal number may be flushed to zero.
 
     Raises:
-      TypeError: ``x`` is complex.
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -58,12 +71,27 @@ def softplus(x: jax.typing.ArrayLike) -> jax.Array:
       Array([  0.3132617,   0.6931472, 100.       ], dtype=float32)
       >>> jax.grad(fs.softplus)(100.0)
       Array(1., dtype=float32, weak_type=True)
+      >>> float(fs.softplus(0.0, beta=2.0))
+      0.3465735912322998
 
     References:
       Dugas et al., `Incorporating Second-Order Functional Knowledge for Better Option
       Pricing <https://papers.nips.cc/paper/1920>`_, 2000.
     """
+    # The usual parameter costs nothing, if it is known before JAX sees it.
+    if type(beta) in (int, float) and beta == 1:
+        return _jitted(x)
+    return _jitted_with_beta(x, beta)
+
+
+@jax.jit
+def _jitted(x: jax.typing.ArrayLike) -> jax.Array:
     return _softplus(as_floating("softplus", x))
+
+
+@jax.jit
+def _jitted_with_beta(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike) -> jax.Array:
+    return _softplus_with_beta(*with_parameters("softplus", x, beta=beta))
 
 
 def _softplus_value(x: jax.Array) -> jax.Array:
@@ -102,6 +130,55 @@ def _softplus_bwd(kept, g):
 
 
 _softplus.defvjp(_softplus_fwd, _softplus_bwd)
+
+
+def _held(x: jax.Array, beta: jax.Array) -> jax.Array:
+    """x where beta x is below 1000, beyond which all derivatives are constant."""
+    bound = jnp.minimum(1e3 / jnp.abs(beta), np.finfo(x.dtype).max)
+    return jnp.clip(x, -bound, bound)
+
+
+def _beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
+    y, rest = product(_held(x, beta), beta)
+    return jnp.where(y > 0, x, 0) + log1p_exp(beta, y, rest)
+
+
+def _beta_slope(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return logistic(*product(_held(x, beta), beta))
+
+
+def _beta_curvature(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return logistic_slope(beta, *product(_held(x, beta), beta))
+
+
+def _in_beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
+    """-(log(1 + exp(y)) - y sigmoid(y)) / beta^2, y = beta x, is even and one-signed."""
+    return -entropy(beta, *product(_held(x, beta), beta)) / beta
+
+
+def _mixed(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return (_held(x, beta) / beta) * _curvature_with_beta(x, beta)
+
+
+def _beta_third(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return -beta * _curvature_with_beta(x, beta) * tanh(0.5 * beta * _held(x, beta))
+
+
+_curvature_with_beta: Callable = parametric(
+    _beta_curvature,
+    _beta_third,
+    lambda x, beta: (
+        (_curvature_with_beta(x, beta) + _held(x, beta) * _beta_third(x, beta)) / beta
+    ),
+)
+_in_beta: Callable = parametric(
+    _in_beta_value,
+    _mixed,
+    lambda x, beta: (_held(x, beta) * _mixed(x, beta) - 2 * _in_beta(x, beta)) / beta,
+)
+_softplus_with_beta = parametric(
+    _beta_value, parametric(_beta_slope, _curvature_with_beta, _mixed), _in_beta
+)
 
 
 @jax.jit

@@ -14,7 +14,14 @@ PLAIN = {
     "leaky_relu": lambda x, p: jnp.where(x >= 0, x, p * x),
     "elu": lambda x, p: jnp.where(x > 0, x, p * jnp.expm1(jnp.where(x > 0, 0, x))),
     "celu": lambda x, p: jnp.where(x > 0, x, p * jnp.expm1(jnp.where(x > 0, 0, x) / p)),
+    # This form of it does not cancel for negative x, which is what float32 meets.
+    "squareplus": lambda x, p: 0.5 * p / (jnp.sqrt(x * x + p) - x),
+    "softcap": lambda x, p: p * jnp.tanh(x / p),
+    "snake": lambda x, p: x + jnp.sin(p * x) ** 2 / p,
+    "softplus": lambda x, p: jnp.logaddexp(p * x, 0.0) / p,
 }
+# Whose parameter jax.nn has too; the others are promoted as their formula is.
+IN_JAX = ("leaky_relu", "elu", "celu", "squareplus")
 SHAPES = [((4, 8), ()), ((4, 8), (8,)), ((4, 8), (4, 1)), ((8,), (4, 1)), ((), (3,))]
 NAMES = pytest.mark.parametrize("name", PLAIN)
 
@@ -150,7 +157,8 @@ def test_promotes_with_its_parameter(name, x, parameter, dtype, weak):
     x = x(-1.5)
     f = getattr(fs, name)
     with jax.numpy_dtype_promotion("standard"):
-        found, expected = f(x, parameter), getattr(jax.nn, name)(x, parameter)
+        model = getattr(jax.nn, name) if name in IN_JAX else PLAIN[name]
+        found, expected = f(x, parameter), model(x, parameter)
         gradients = jax.grad(f, (0, 1))(x, jnp.asarray(parameter, float))
     assert (found.dtype, found.weak_type) == (dtype, weak)
     assert (expected.dtype, expected.weak_type) == (dtype, weak)
@@ -213,3 +221,73 @@ def test_elu_with_a_large_alpha_lifts_what_exp_alone_would_lose():
     exact = 1e25 * np.exp(np.float64(x))
     np.testing.assert_allclose(found, exact, rtol=4e-7)
     assert (exact > 1.2e-38).all()
+
+
+# The functions and their derivatives by the parameter, for any size of it: x is taken
+# in units of the number given.
+EXACT = {
+    "squareplus": (lambda x, b: (x + mp.sqrt(x * x + b)) / 2, np.sqrt),
+    "softcap": (lambda x, cap: cap * mp.tanh(x / cap), lambda cap: cap),
+    "snake": (lambda x, a: x + mp.sin(a * x) ** 2 / a, lambda a: 1 / a),
+    "softplus": (lambda x, beta: mp.log1p(mp.exp(beta * x)) / beta, lambda b: 1 / b),
+}
+
+
+@pytest.mark.parametrize("p", [1e-30, 1e-3, 0.3, 0.7, 1.7, 1e3, 1e30])
+@pytest.mark.parametrize("name", EXACT)
+def test_is_right_for_every_parameter(name, p):
+    """Errors in ULP of value and derivatives, from a rounding to where they end."""
+    exact, unit = EXACT[name]
+    p, rng = np.float32(p), np.random.default_rng(0)
+    t = rng.choice([-1, 1], 200) * 10 ** rng.uniform(-4, 1.6, 200)
+    x = np.float32(t * unit(np.float64(p)))
+    with mp.workdps(250):
+        q = mp.mpf(float(p))
+        at = [mp.mpf(float(v)) for v in x]
+        steps = [(0, 0), (1, 0), (0, 1), (2, 0)]
+        expected = [
+            np.array([float(_partial(exact, v, q, order)) for v in at])
+            for order in steps
+        ]
+    f = getattr(fs, name)
+    slope = jax.grad(f)
+    found = jax.jit(
+        jax.vmap(
+            lambda x, p: (
+                f(x, p),
+                slope(x, p),
+                jax.grad(f, 1)(x, p),
+                jax.grad(slope)(x, p),
+            ),
+            (0, None),
+        )
+    )(x, p)
+    for a, b, bound in zip(found, expected, (2, 4, None, 6), strict=True):
+        normal = (np.abs(b) > 1.2e-38) & (np.abs(b) < 3.4e38)
+        if not normal.any():  # by the parameter, of which the size is 1e-60 or 1e60
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            ulp = np.spacing(np.abs(np.float32(b)))
+        if (
+            bound is None
+        ):  # it may have roots, about which it is right to an absolute ULP
+            scale = np.abs(b) + (np.abs(b).max() if name == "snake" else 0)
+            bound, ulp = 8, scale * np.finfo(np.float32).eps
+        error = np.abs(np.float64(a) - b)[normal] / ulp[normal]
+        assert error.max() <= bound, (x[normal][error.argmax()], error.max())
+
+
+def _partial(f, x, p, order):
+    return mp.diff(f, (x, p), order) if any(order) else f(x, p)
+
+
+def test_softplus_compiles_to_the_same_with_the_usual_beta():
+    x = jnp.ones(4)
+    texts = {
+        jax.jit(f).lower(x).as_text()
+        for f in (lambda x: fs.softplus(x), lambda x: fs.softplus(x, 1))
+    }
+    assert len(texts) == 1
+    np.testing.assert_allclose(
+        fs.softplus(x, jnp.float32(1)), fs.softplus(x), rtol=2e-7
+    )

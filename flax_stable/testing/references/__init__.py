@@ -10,13 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 from .elu import ELU
+from .parametric import PARAMETRIC
 from .piecewise import PIECEWISE
 from .sigmoid import SIGMOID
 from .silu import SILU
 
 # The function's name, or a call that fixes its parameters, such as "elu(alpha=0.5)":
 # the value and its first two derivatives.
-REFERENCES: dict[str, tuple[Callable, ...]] = {**SIGMOID, **PIECEWISE, **ELU, **SILU}
+REFERENCES: dict[str, tuple[Callable, ...]] = {
+    **SIGMOID,
+    **PIECEWISE,
+    **ELU,
+    **SILU,
+    **PARAMETRIC,
+}
 
 
 def find(module: Any, call: str) -> Any:

@@ -1,0 +1,66 @@
+"""The logistic function of an argument in two parts, for functions with a parameter."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._precision import expm1_parts, log1p
+
+
+def twice_odds(y: jax.Array, rest: jax.Array) -> jax.Array:
+    """``1 - tanh(|y + rest| / 2) = 2 e / (1 + e)``, e = exp(-|y + rest|)."""
+    e, far = _exp(y, rest)
+    e = jnp.where(far, 0, e)
+    return 2 * (e / (1 + e))
+
+
+def logistic(y: jax.Array, rest: jax.Array) -> jax.Array:
+    """``1 / (1 + exp(-(y + rest)))``; ``rest`` is far below most of ``y``."""
+    e, far = _exp(y, rest)
+    e = jnp.where(far, math.exp(-_shift(y)) * e, e)
+    numerator = jnp.where(y < 0, e, 1)
+    return numerator - numerator * (e / (1 + e))
+
+
+def logistic_slope(
+    scale: jax.typing.ArrayLike, y: jax.Array, rest: jax.Array
+) -> jax.Array:
+    """``scale`` times the slope of `logistic`, good where only their product is normal.
+
+    The slope is w (1 - w), w = e / (1 + e), and e itself far out.
+    """
+    e, far = _exp(y, rest)
+    w = e / jnp.where(far, 1, 1 + e)
+    factor = jnp.where(far, math.exp(-_shift(y)) * scale, scale)
+    return factor * (w * jnp.where(far, 1, 1 - w))
+
+
+def log1p_exp(scale: jax.Array, y: jax.Array, rest: jax.Array) -> jax.Array:
+    """``log(1 + exp(-|y + rest|)) / scale``, like `logistic_slope`."""
+    e, far = _exp(y, rest)
+    return jnp.where(far, (math.exp(-_shift(y)) / scale) * e, log1p(e) / scale)
+
+
+def entropy(scale: jax.Array, y: jax.Array, rest: jax.Array) -> jax.Array:
+    """``log(1 + e) + |y| e / (1 + e)`` over ``scale``, e = exp(-|y + rest|)."""
+    e, far = _exp(y, rest)
+    a = jnp.abs(y)
+    factor = math.exp(-_shift(y)) / scale
+    return jnp.where(far, factor * (e + a * e), (log1p(e) + a * (e / (1 + e))) / scale)
+
+
+def _shift(y: jax.Array) -> int:
+    return 64 if y.dtype == np.float32 else 512
+
+
+def _exp(y: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """exp(-|y + rest|), and where it is taken times exp(shift) because it is small."""
+    shift = _shift(y)
+    a = jnp.abs(y)
+    far = a > shift
+    scale, high, tail = expm1_parts(
+        jnp.where(far, shift, 0) - a, jnp.where(y < 0, -rest, rest)
+    )
+    return jnp.where(a > 2.3 * shift, 0, scale * (1 + (high + tail))), far

@@ -1,0 +1,136 @@
+"""`softcap`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._precision import expm1, polynomial, quotient
+from ._logistic import logistic_slope, twice_odds
+from ._parametric import parametric, with_parameters
+from .sigmoid import _TANH, _tanh_value, tanh
+
+
+@jax.jit
+def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
+    r"""A smooth clip to the interval from ``-cap`` to ``cap``.
+
+    .. math::
+      \mathrm{softcap}(x, c) = c \tanh(x / c)
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      cap: the bound :math:`c`.  A number, or an array
+        that broadcasts against ``x``, with which it promotes as a factor would;
+        bfloat16 and float16 inputs use it in float32.  It is differentiable: its
+        cotangent is summed over the axes that it lacks.
+
+    Returns:
+      An array of the broadcast shape and the promoted dtype of both.
+
+    Derivatives: with :math:`t = x / c`, the first is :math:`1 / \cosh^2(t)`, the second
+    :math:`-2 \tanh(t) / (c \cosh^2(t))`, that with respect to :math:`c` is
+    :math:`\tanh(t) - t / \cosh^2(t)`.  They keep the bits of the quotient that rounding
+    drops, and do not vanish where the value rounds to :math:`c`.
+
+    Limits: with a finite :math:`c`, :math:`-c` and :math:`c` in value, 0 in every
+    derivative.  NaN gives NaN.
+
+    Residual: the input (and the parameter as it came).
+
+    Accuracy: in float32 errors observed stay below 1.4, 2.7 and 5 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    This is for a cap of 30; for others from 1e-30 to 1e30 errors observed stay below 2,
+    4 and 6 ULP, and 8 in the derivative by the parameter.  A cap of 0 gives NaN at 0.
+    Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.softcap(jnp.array([-1.0, 0.0, 100.0]), 30.0)
+      Array([-0.9996298,  0.       , 29.923826 ], dtype=float32)
+      >>> jax.grad(lambda cap: fs.softcap(100.0, cap))(30.0)
+      Array(0.9805453, dtype=float32, weak_type=True)
+
+    References:
+      Bello et al., `Neural Combinatorial Optimization with Reinforcement Learning
+      <https://arxiv.org/abs/1611.09940>`_, 2016: logits are clipped so.
+    """
+    return _softcap(*with_parameters("softcap", x, cap=cap))
+
+
+def _softcap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """a (1 + t^2 P(t^2)) for t = a / c < 0.6, c - 2 c e / (1 + e) beyond, e = exp(-2 t).
+
+    Leading with a and c, both exact, it rounds no more often than tanh.
+    """
+    a, c = jnp.abs(x), jnp.abs(cap)
+    t, rest = quotient(a, c)
+    near = jnp.where(t < 0.6, a / c, 0)
+    if x.dtype == np.float64:
+        m = expm1(-2 * near)
+        # A subnormal number would be read as zero.
+        near = jnp.where(near < 1e-9, a, c * (-m / (2 + m)))
+    else:
+        near = a + a * (near * near * polynomial(_TANH, near * near))
+    far = c - c * twice_odds(2 * t, 2 * rest)
+    return jnp.sign(x) * jnp.where(t < 0.6, near, far)
+
+
+def _slope_value(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """1 / cosh(t)^2 = 4 sigmoid'(2 t)."""
+    t, rest = quotient(x, cap)
+    return logistic_slope(4, 2 * t, 2 * rest)
+
+
+def _curvature_value(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """-2 tanh(t) / cosh(t)^2 / cap."""
+    t, rest = quotient(x, cap)
+    return -(_softcap_value(x, cap) / cap) * logistic_slope(8 / cap, 2 * t, 2 * rest)
+
+
+def _in_cap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """tanh(t) - t / cosh(t)^2; where that cancels, (sinh(2 t) / 2 - t) / cosh(t)^2."""
+    t, rest = quotient(x, cap)
+    s = logistic_slope(4, 2 * t, 2 * rest)
+    small = jnp.clip(x / cap, -1.3, 1.3)
+    z = 4 * small * small
+    terms, series = 9 if x.dtype == np.float32 else 16, []
+    for k in range(terms):
+        previous = series[-1] / ((2 * k + 2) * (2 * k + 3)) if series else 2 / 3
+        series.append(previous)
+    near = small * (small * small) * polynomial(tuple(series), z) * s
+    return jnp.where(jnp.abs(t) < 1.25, near, _tanh_value(t) - t * s)
+
+
+def _t(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """x / cap, held where its derivatives are 0, so that products are no NaN."""
+    return jnp.clip(x / cap, -1e3, 1e3)
+
+
+def _third(x: jax.Array, cap: jax.Array) -> jax.Array:
+    t = tanh(_t(x, cap))
+    return _slope(x, cap) * (6 * t * t - 2) / cap / cap
+
+
+_curvature: Callable = parametric(
+    _curvature_value,
+    _third,
+    lambda x, cap: -_curvature(x, cap) / cap - _t(x, cap) * _third(x, cap),
+)
+_slope: Callable = parametric(
+    _slope_value, _curvature, lambda x, cap: -_t(x, cap) * _curvature(x, cap)
+)
+_in_cap: Callable = parametric(
+    _in_cap_value,
+    lambda x, cap: -_t(x, cap) * _curvature(x, cap),
+    lambda x, cap: _t(x, cap) ** 2 * _curvature(x, cap),
+)
+_softcap = parametric(_softcap_value, _slope, _in_cap)
