@@ -83,6 +83,18 @@ def test_a_confident_row_keeps_its_gradient(name):
     np.testing.assert_allclose(found[0, 1], -p[1] * p[0] ** ("l" not in name), 1e-5)
 
 
+@pytest.mark.parametrize("mode", ["vjp", "jvp"])
+@pytest.mark.parametrize("n", [2, 33])
+@pytest.mark.parametrize("name", [name for name in EXACT if name != "standardize"])
+def test_far_below_the_top(name, n, mode):
+    # Logits so far apart that a gradient may consist of tiny shares alone.
+    args = arguments(name, n, 30, 0, "float32", rows=2000)
+    truth = exact(name, args)
+    for order in (1, 2):
+        found = jax.jit(derivatives(activation(name), order, mode))(*args)
+        assert row_errors(found, truth[order]).max() <= 9
+
+
 def transforms(name):
     f = activation(name)
     return [
