@@ -329,7 +329,7 @@ def _share_bwd(axes, kept, g):
     mean = jnp.sum(lax.stop_gradient(p) * g, axes, keepdims=True)
     # The choice, always g, keeps XLA from contracting a product in g to an FMA: without
     # the rounding that the mean has seen, the largest element would not cancel.
-    g = jnp.where(p >= 0, g, 0) - mean
+    g = jnp.where(p >= 0, g, 0 * g) - mean
     ct = p * (g - jnp.sum(p * g, axes, keepdims=True))
     return narrow(ct, kept[0]), None, None
 
