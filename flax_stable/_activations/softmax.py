@@ -304,7 +304,7 @@ def _exp(x: jax.Array, top: jax.Array) -> jax.Array:
     d = jnp.minimum(x - top, 0)
     moved = d - x
     lost = (x - (d - moved)) - (top + moved)
-    e = jnp.exp(d)
+    e = jnp.exp(x - top)  # the one that was summed
     return e + e * jnp.where(d > np.log(np.finfo(x.dtype).tiny), lost, 0)
 
 
