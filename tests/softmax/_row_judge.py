@@ -33,15 +33,15 @@ def partial(g):
 
 def others(p):
     """1 - p, also where p is almost 1."""
-    small = np.where(p < 0.5, p, 0)
-    return np.where(p < 0.5, 1 - p, small.sum(**AXIS))
+    small = np.where(p <= 0.5, p, 0)
+    return np.where(p <= 0.5, 1 - p, small.sum(**AXIS))
 
 
 def softmax(x, g, h):
     p = shares(x)
     first = p * centered(p, g), p * others(p) * np.abs(g)
     gh = centered(p, g) * centered(p, h)
-    terms = np.abs(g * h) * others(p)
+    terms = np.maximum(np.abs(g * h) * others(p), np.abs(gh))
     terms = p * (terms + (p * terms).sum(**AXIS))
     return p, first, (p * (gh - (p * gh).sum(**AXIS)), terms)
 
@@ -110,7 +110,11 @@ def row_errors(computed: jax.Array, exact) -> np.ndarray:
     exact, terms = exact if isinstance(exact, tuple) else (exact, np.abs(exact))
     info = jnp.finfo(computed.dtype)
     terms = np.maximum(terms, np.abs(exact))
-    largest = np.clip(terms.max(**AXIS), float(info.smallest_normal), float(info.max))
+    # A share that is no normal number in the arithmetic within, of float32 at least,
+    # may be lost: where all terms are so small, units are those of what is kept.
+    wide = np.finfo(np.float64 if info.bits == 64 else np.float32)
+    least = max(float(info.smallest_normal), float(wide.tiny / wide.eps))
+    largest = np.clip(terms.max(**AXIS), least, float(info.max))
     unit = np.exp2(np.floor(np.log2(largest)) - info.nmant)
     errors = np.abs(np.asarray(computed, np.float64) - exact) / unit
     return np.where(np.isfinite(np.asarray(computed, np.float64)), errors, np.inf)

@@ -12,10 +12,10 @@ import flax_stable as fs
 
 # The largest errors observed in float32, of value and two derivatives.
 OBSERVED = {
-    "softmax": (3.5, 3.7, 5.9),
-    "log_softmax": (1.3, 4.2, 10.8),
-    "logsumexp": (1.4, 3.6, 4.5),
-    "logmeanexp": (1.2, 3.6, 4.5),
+    "softmax": (3.6, 4.3, 5.1),
+    "log_softmax": (1.7, 5.9, 7.6),
+    "logsumexp": (1.4, 3.2, 4.7),
+    "logmeanexp": (1.2, 3.2, 4.7),
     "standardize": (3.0, 3.0, 6.5),
 }
 # Sizes, scales and offsets of rows.
@@ -24,6 +24,7 @@ ROWS = [
     (1024, 10, 0),
     (1024, 1, 1000),
     (33, 1, 0),
+    (33, 10, 0),
 ]
 
 
@@ -81,6 +82,18 @@ def test_a_confident_row_keeps_its_gradient(name):
         np.testing.assert_allclose(found[0, 0], others, rtol=1e-5)
         np.testing.assert_allclose(found[1, 1], p[1], rtol=1e-5)
     np.testing.assert_allclose(found[0, 1], -p[1] * p[0] ** ("l" not in name), 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["vjp", "jvp"])
+@pytest.mark.parametrize("n", [2, 33])
+@pytest.mark.parametrize("name", [name for name in EXACT if name != "standardize"])
+def test_far_below_the_top(name, n, mode):
+    # Logits so far apart that a gradient may consist of tiny shares alone.
+    args = arguments(name, n, 30, 0, "float32", rows=2000)
+    truth = exact(name, args)
+    for order in (1, 2):
+        found = jax.jit(derivatives(activation(name), order, mode))(*args)
+        assert row_errors(found, truth[order]).max() <= 9
 
 
 def transforms(name):
