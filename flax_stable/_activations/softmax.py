@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from .._custom_vjp import custom_vjp
-from .._precision import narrow, widen
+from .._precision import log1p, narrow, widen
 from ._elementwise import as_floating
 from ._rows import Axis, narrow_rows, only, row_axes, row_mask
 
@@ -67,7 +67,8 @@ def softmax(
     x = as_floating("softmax", x)
     axes, mask = row_axes(x, axis), row_mask(where, x)
     kept = only(mask, x, -np.inf)
-    return only(mask, narrow(_share(kept, *_parts(kept, axes), axes), x), 0)
+    top, ones, rest = _parts(kept, axes)
+    return only(mask, narrow(_share(kept, top, ones + rest, axes), x), 0)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
@@ -265,15 +266,36 @@ def _together(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return a, b
 
 
-def _parts(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def _parts(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, ...]:
     """Of each row the maximum, and the sum of exponentials after its subtraction.
 
-    Wide and without derivatives: who takes them knows how they move with ``x``.
+    The sum is a whole number and a rest below 1, so that what is tiny beside a 1 is not
+    lost.  Wide and without derivatives: who takes them knows how they move with ``x``.
     """
-    x = lax.stop_gradient(widen(x))
+    wide = lax.stop_gradient(widen(x))
     # The lowest finite number can be subtracted where everything is -inf.
-    top = jnp.max(x, axes, keepdims=True, initial=jnp.finfo(x.dtype).min)
-    return top, jnp.sum(jnp.exp(x - top), axes, keepdims=True)
+    top = jnp.max(wide, axes, keepdims=True, initial=jnp.finfo(wide.dtype).min)
+    e = jnp.exp(wide - top)
+    if not _is_wide(x):
+        total = jnp.sum(e, axes, keepdims=True)
+        return top, total, jnp.zeros_like(total)
+    # XLA adds one by one and rounds each time.  The leading bits are therefore added as
+    # integers, as many of them as leave room for all to be 1.
+    integer = np.int32 if e.dtype == np.float32 else np.int64
+    count = math.prod(x.shape[i] for i in axes)
+    bits = max(jnp.iinfo(integer).bits - 2 - count.bit_length(), 0)
+    leading = (e * 2.0**bits).astype(integer)
+    low = jnp.sum(e - leading.astype(e.dtype) * 2.0**-bits, axes, keepdims=True)
+    high = jnp.sum(leading, axes, keepdims=True)
+    ones = high >> bits
+    rest = (high - (ones << bits)).astype(e.dtype) * 2.0**-bits + low
+    return top, ones.astype(e.dtype), rest
+
+
+def _log_sum(ones: jax.Array, rest: jax.Array) -> jax.Array:
+    """log(ones + rest), which may be tiny; 0 for an empty sum."""
+    ones = jnp.maximum(ones, 1)
+    return jnp.log(ones) + log1p(rest / ones)
 
 
 def _is_wide(x: jax.Array) -> bool:
@@ -337,18 +359,19 @@ def _share_bwd(axes, kept, g):
 _share.defvjp(_share_fwd, _share_bwd)
 
 
-@functools.partial(custom_vjp, nondiff_argnums=(3,))
-def _log_share(x, top, total, axes):
-    return (widen(x) - top) - jnp.log(jnp.maximum(total, 1))
+@functools.partial(custom_vjp, nondiff_argnums=(4,))
+def _log_share(x, top, ones, rest, axes):
+    return (widen(x) - top) - _log_sum(ones, rest)
 
 
-def _log_share_fwd(x, top, total, axes):
-    return _log_share(x, top, total, axes), _keep(x, (top, total), axes)
+def _log_share_fwd(x, top, ones, rest, axes):
+    kept = _keep(x, (top, ones + rest), axes)
+    return _log_share(x, top, ones, rest, axes), kept
 
 
 def _log_share_bwd(axes, kept, g):
     ct = g - _kept_share(kept, axes) * jnp.sum(g, axes, keepdims=True)
-    return narrow(ct, kept[0]), None, None
+    return narrow(ct, kept[0]), None, None, None
 
 
 _log_share.defvjp(_log_share_fwd, _log_share_bwd)
@@ -357,12 +380,20 @@ _log_share.defvjp(_log_share_fwd, _log_share_bwd)
 @functools.partial(custom_vjp, nondiff_argnums=(2,))
 def _log_total(x, count, axes):
     """log(sum(exp(x)) / count), wide, the axes kept."""
-    top, total = _parts(x, axes)
-    return jnp.where(top == np.inf, top, top + jnp.log(total / count))
+    return _log_total_of(_parts(x, axes), count)
+
+
+def _log_total_of(parts, count):
+    top, ones, rest = parts
+    # A mean of at most 1 is no whole number and a rest; nor is the sum of nothing.
+    apart = (count == 1) & (ones != 0)
+    log = jnp.where(apart, _log_sum(ones, rest), jnp.log((ones + rest) / count))
+    return jnp.where(top == np.inf, top, top + log)
 
 
 def _log_total_fwd(x, count, axes):
-    return _log_total(x, count, axes), _keep(x, _parts(x, axes), axes)
+    top, ones, rest = parts = _parts(x, axes)
+    return _log_total_of(parts, count), _keep(x, (top, ones + rest), axes)
 
 
 def _log_total_bwd(axes, kept, g):
