@@ -16,7 +16,10 @@ def shares(x):
 
 def log_total(x):
     top = x.max(**AXIS)
-    rest = np.log(np.exp(x - top).sum(**AXIS))
+    e = np.exp(x - top)
+    # The first of the largest apart, or what is tiny beside it would be lost.
+    np.put_along_axis(e, x.argmax(**AXIS), 0, -1)
+    rest = np.log1p(e.sum(**AXIS))
     return top + rest, np.maximum(np.abs(top), rest)
 
 
