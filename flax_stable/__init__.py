@@ -12,8 +12,8 @@ from ._activations.hard import hard_swish as hard_swish
 from ._activations.hard import hard_tanh as hard_tanh
 from ._activations.hard import sparse_plus as sparse_plus
 from ._activations.hard import sparse_sigmoid as sparse_sigmoid
-from ._activations.log_cosh import log_cosh as log_cosh
 from ._activations.log1mexp import log1mexp as log1mexp
+from ._activations.log_cosh import log_cosh as log_cosh
 from ._activations.piecewise import identity as identity
 from ._activations.piecewise import leaky_relu as leaky_relu
 from ._activations.piecewise import relu as relu
