@@ -81,7 +81,7 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
     # The usual parameter costs nothing, if it is known before JAX sees it.
     if type(beta) in (int, float) and beta == 1:
         return _compiled(x)
-    return _compiled_with_beta(x, beta)
+    return _compiled_in_both(x, beta)
 
 
 @jax.jit
@@ -90,9 +90,7 @@ def _compiled(x: jax.typing.ArrayLike) -> jax.Array:
 
 
 @jax.jit
-def _compiled_with_beta(
-    x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike
-) -> jax.Array:
+def _compiled_in_both(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike) -> jax.Array:
     return _softplus_with_beta(*with_parameters("softplus", x, beta=beta))
 
 
