@@ -246,6 +246,6 @@ def leading(x: jax.Array) -> jax.Array:
 
 
 def _two_parts(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``high + low``, rounded, and the rest; ``high`` is exact, so FMA changes nothing."""
+    """``high + low``, rounded, and the rest; ``high`` is exact, so FMA is harmless."""
     total = high + low
     return total, (high - total) + low

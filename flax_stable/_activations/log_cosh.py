@@ -43,7 +43,7 @@ def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
       >>> fs.log_cosh(jnp.array([-1.0, 0.0, 100.0]))
-      Array([ 0.43378082,  0.        , 99.30685   ], dtype=float32)
+      Array([ 0.43378082,  0.        , 99.306854  ], dtype=float32)
       >>> float(fs.log_cosh(1e-4))  # log(cosh(1e-4)) would be zero
       4.999999969612645e-09
 
@@ -84,7 +84,7 @@ _LOG_COSH = {
 
 
 def _log_cosh_value(x: jax.Array) -> jax.Array:
-    """An even polynomial up to 0.75, a - log(2) + log(1 + exp(-2 a)) beyond, a = |x|."""
+    """Up to 0.75 an even polynomial, then a - log(2) + log(1 + exp(-2 a)); a = |x|."""
     ln2_high, ln2_low = LN2[x.dtype]
     a = jnp.abs(x)
     rest = a * a * polynomial(_LOG_COSH[x.dtype], a * a)

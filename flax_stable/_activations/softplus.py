@@ -44,8 +44,8 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
 
     Derivatives: the first is :math:`\mathrm{sigmoid}(\beta x)`, the second
     :math:`\beta\, \mathrm{sigmoid}'(\beta x)`, each by the formula of
-    `flax_stable.sigmoid`.  With respect to :math:`\beta`, minus the entropy of a coin of
-    that probability over :math:`\beta^2`.
+    `flax_stable.sigmoid`.  With respect to :math:`\beta`,
+    minus the entropy of a coin of that probability over :math:`\beta^2`.
 
     Limits: with a positive :math:`\beta`, 0 and inf in value, 0 and 1 in the first
     derivative, 0 in the second.  NaN gives NaN.
@@ -80,17 +80,17 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
     """
     # The usual parameter costs nothing, if it is known before JAX sees it.
     if type(beta) in (int, float) and beta == 1:
-        return _jitted(x)
-    return _jitted_with_beta(x, beta)
+        return _compiled(x)
+    return _compiled_in_both(x, beta)
 
 
 @jax.jit
-def _jitted(x: jax.typing.ArrayLike) -> jax.Array:
+def _compiled(x: jax.typing.ArrayLike) -> jax.Array:
     return _softplus(as_floating("softplus", x))
 
 
 @jax.jit
-def _jitted_with_beta(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike) -> jax.Array:
+def _compiled_in_both(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike) -> jax.Array:
     return _softplus_with_beta(*with_parameters("softplus", x, beta=beta))
 
 
@@ -152,7 +152,7 @@ def _beta_curvature(x: jax.Array, beta: jax.Array) -> jax.Array:
 
 
 def _in_beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
-    """-(log(1 + exp(y)) - y sigmoid(y)) / beta^2, y = beta x, is even and one-signed."""
+    """-(log(1 + exp(y)) - y sigmoid(y)) / beta^2, y = beta x: it is even."""
     return -entropy(beta, *product(_held(x, beta), beta)) / beta
 
 

@@ -270,7 +270,7 @@ PARAMETRIC = {
         lambda x: x + mp.sin(x) ** 2,
         float32=(1.75, 2.6, 1),
         limits=((-np.inf, np.inf), (np.nan, np.nan), (np.nan, np.nan)),
-        # Roots of the derivatives, a switch, and where x is taken from a multiple of pi.
+        # Roots of derivatives, a switch, and where a multiple of pi is taken off x.
         windows=(
             *both_signs((0.39999, 0.40001), (0.7853, 0.7855), (1.701e38, 1.702e38)),
             (2.3561, 2.3563),
