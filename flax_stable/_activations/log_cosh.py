@@ -42,8 +42,8 @@ def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
-      >>> fs.log_cosh(jnp.array([-1.0, 0.0, 100.0]))
-      Array([ 0.43378082,  0.        , 99.306854  ], dtype=float32)
+      >>> fs.log_cosh(jnp.array([-1.0, 0.0, 2.0]))
+      Array([0.43378082, 0.        , 1.3250028 ], dtype=float32)
       >>> float(fs.log_cosh(1e-4))  # log(cosh(1e-4)) would be zero
       4.999999969612645e-09
 
