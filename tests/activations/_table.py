@@ -233,7 +233,7 @@ PARAMETRIC = {
     ),
     "softcap(cap=30.0)": Expected(
         lambda x: 30 * mp.tanh(x / 30),
-        float32=(1.4, 2.9, 4.5),
+        float32=(1.4, 2.9, 4.8),
         limits=((-30, 30), (0, 0), (0, 0)),
         windows=both_signs((17.99, 18.01), (959.9, 960.1), (1309, 1311)),
     ),
