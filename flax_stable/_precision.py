@@ -120,3 +120,74 @@ def polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
     for c in coefficients[-2::-1]:
         y = y * x + c
     return y
+
+
+# A number in two parts: a head with half of the bits, and the rest, rounded.
+Parts = tuple[jax.Array, jax.Array]
+
+
+def head(x: jax.Array) -> jax.Array:
+    """``x`` without the lower half of its bits: products of two heads are exact."""
+    bits, low = (np.uint32, 12) if x.dtype == np.float32 else (np.uint64, 27)
+    mask = np.array(-1).astype(bits) << bits(low)
+    return lax.bitcast_convert_type(
+        lax.bitcast_convert_type(x, bits) & mask, x.dtype
+    )
+
+
+def constant_parts(value: float, rest: float, dtype: np.dtype) -> tuple:
+    """``value + rest`` as two constants, the first with half of the dtype's bits."""
+    _, exponent = math.frexp(value)
+    unit = 2.0 ** (exponent - (12 if dtype == np.float32 else 26))
+    high = math.floor(value / unit) * unit
+    return np.array(high, dtype), np.array((value - high) + rest, dtype)
+
+
+def nearest_parts(value: float, rest: float, dtype: np.dtype) -> tuple:
+    """``value + rest`` as two constants, the first the nearest of the dtype."""
+    high = np.array(value, dtype)
+    return high, np.array((value - float(high)) + rest, dtype)
+
+
+def sum_parts(large: jax.Array, small: jax.Array) -> Parts:
+    """``large + small``, where ``0 <= small <= large``, as a head and what it lacks."""
+    high = head(large + small)
+    return high, (large - high) + small
+
+
+def quotient_parts(x: jax.Array, y: Parts) -> Parts:
+    """``x / (y[0] + y[1])`` as a head and what it lacks; ``y[0]`` is a head."""
+    inverse = 1 / (y[0] + y[1])
+    high = head(x * inverse)
+    return high, ((x - high * y[0]) - high * y[1]) * inverse
+
+
+def product_parts(x: Parts, y: Parts) -> jax.Array:
+    """The product, rounded once: ``x[0]`` and ``y[0]`` are heads."""
+    return x[0] * y[0] + (x[0] * y[1] + x[1] * (y[0] + y[1]))
+
+
+def exp_parts(x: jax.Array, low: jax.Array) -> tuple[jax.Array, Parts]:
+    """``exp(x - low)`` as 2^-h times a power of two, times a head and what it lacks.
+
+    h is 64 in float32 and 512 in float64: the power underflows long after the result.
+    """
+    info = np.finfo(x.dtype)
+    ln2_high, ln2_low = LN2[x.dtype]
+    n = jnp.round(x * (1 / math.log(2)))
+    r_high, low = x - n * ln2_high, n * ln2_low + low
+    r = r_high - low
+    half = (info.maxexp) // 2
+    exponent = n.astype(np.int32 if info.bits == 32 else np.int64)
+    power = lax.bitcast_convert_type(
+        (exponent + (info.maxexp - 1 + half)) << info.nmant, x.dtype
+    )
+    high = head(1 + r_high)
+    rest = (r_high - (high - 1)) + (r * r * polynomial(_EXP[x.dtype], r) - low)
+    return power, (high, rest)
+
+
+def square_parts(a: jax.Array) -> Parts:
+    """``a * a`` as an exact product and a small one."""
+    high = head(a)
+    return high * high, (a - high) * (a + high)
