@@ -8,9 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import constant_parts, nearest_parts, exp_parts, head, polynomial, product_parts
+from .._precision import (
+    Parts,
+    constant_parts,
+    exp_parts,
+    head,
+    nearest_parts,
+    polynomial,
+    product_parts,
+    quotient_parts,
+    sum_parts,
+)
 from ._elementwise import as_floating, elementwise
-from .normal import INVERSE_SQRT_2PI, density_parts, far, mills_parts
+from .sigmoid import sigmoid_slope, tanh
+from .normal import density, INVERSE_SQRT_2PI, density_parts, far, mills_parts
+
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+
 
 def _unlift(x):
     return np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
@@ -72,9 +86,176 @@ def _exact_curvature(x: jax.Array) -> jax.Array:
     return power * y * _unlift(x)
 
 
-_phi: Callable = elementwise(
-    lambda x: _exact_curvature(x) * 0, lambda x: -_clipped(x) * _phi(x)
+_curvature: Callable = elementwise(
+    _exact_curvature, lambda x: density(x) * (_held(x) * (_held(x) ** 2 - 4))
 )
-_curvature: Callable = elementwise(_exact_curvature, lambda x: x)
 _slope: Callable = elementwise(_exact_slope, _curvature)
 _exact: Callable = elementwise(_exact_value, _slope)
+
+
+def _held(x: jax.Array) -> jax.Array:
+    """``x`` where the function bends at all: no power of it overflows."""
+    return jnp.clip(x, -45, 45)
+
+
+# The form with tanh is x / (1 + exp(-w)), w = a x + b x^3, in two parts each.
+_A = 1.5957691216057308, -9.9693088091109e-17
+_B = 0.07135481627260025, -6.1751499181553e-19
+_TANH_ROOT = -0.7524614220710163, 3.6355605092077e-17
+_BEND_ROOT_SQUARE = 2.0121536229556503, 1.9240756912848e-16
+
+_SLOPE = {
+    _F32: (
+        0.4304001033306122,
+        0.3875184655189514,
+        -0.01578398235142231,
+        -0.1139453798532486,
+        -0.016602475196123123,
+        0.019688541069626808,
+        0.005172458477318287,
+        -0.002425116254016757,
+        -0.0007424906943924725,
+        0.00022322233417071402,
+    ),
+    _F64: (
+        0.4304000910248585,
+        0.38751844613578895,
+        -0.015782853521847988,
+        -0.11394448308096125,
+        -0.016619328343055524,
+        0.01968230945995288,
+        0.0052610592549867715,
+        -0.0024227318487825165,
+        -0.0009274420231326858,
+        0.0002639276791179191,
+        0.00012425226454349233,
+        -3.4956474516096394e-05,
+        -1.5950692536348128e-05,
+        5.920048707705819e-06,
+        2.4321572589189168e-06,
+        -9.938680986769121e-07,
+        -4.2590314323322654e-07,
+        1.4736617599788154e-07,
+        6.520361220862169e-08,
+        -1.952799846299059e-08,
+        -3.15503919456085e-09,
+    ),
+}
+
+_BEND = {
+    _F32: (
+        1.5861304998397827,
+        0.20405606925487518,
+        -0.0003710442688316107,
+        0.0011997517431154847,
+        -0.00014281280164141208,
+        1.1404835277062375e-05,
+        -6.302659585344372e-07,
+        1.817962669292683e-08,
+    ),
+    _F64: (
+        1.5861305055443105,
+        0.20405596582465624,
+        -0.0003706844629173645,
+        0.0011990769129317732,
+        -0.00014199474806836322,
+        1.0763672213862462e-05,
+        -3.048882123245915e-07,
+        -9.129129948384673e-08,
+        2.5409906257319362e-08,
+        -4.317743842205308e-09,
+        5.779275906268528e-10,
+        -6.402581395298295e-11,
+        5.848222215761792e-12,
+        -4.251824806744135e-13,
+        2.2991725746173187e-14,
+        -8.163246384115768e-16,
+        1.4164412086624852e-17,
+    ),
+}
+
+
+def _odd(x: Parts, factor: int) -> Parts:
+    """``a + factor b x^2``: a head and what it lacks."""
+    a, a_rest = constant_parts(*_A, x[0].dtype)
+    b, b_rest = constant_parts(factor * _B[0], factor * _B[1], x[0].dtype)
+    square, rest = x[0] * x[0], x[1] * (2 * x[0] + x[1])
+    top = head(square)
+    cubic, cubic_rest = b * top, b * ((square - top) + rest) + b_rest * (square + rest)
+    high, low = sum_parts(jnp.maximum(a, cubic), jnp.minimum(a, cubic))
+    return high, low + (a_rest + cubic_rest)
+
+
+def _logistic_parts(a: Parts) -> tuple[jax.Array, Parts, Parts]:
+    """exp(-w) as `exp_parts` gives it, and 1 + exp(-w)."""
+    y = _odd(a, 1)
+    power, e = exp_parts(-(y[0] * a[0]), y[0] * a[1] + y[1] * (a[0] + a[1]))
+    p = power * _unlift(power)
+    high, low = sum_parts(jnp.ones_like(p), p * e[0])
+    return power, e, (high, low + p * e[1])
+
+
+def _near(x: jax.Array) -> Parts:
+    """``|x|`` in two parts, held where exp(-w) times any small power is zero."""
+    a = jnp.minimum(jnp.abs(x), 11.5 if x.dtype == np.float32 else 23)
+    return head(a), a - head(a)
+
+
+def _tanh_value(x: jax.Array) -> jax.Array:
+    """max(x, 0) - |x| e / (1 + e); x / 2 where parts of numbers would be flushed."""
+    a = _near(x)
+    power, e, total = _logistic_parts(a)
+    tail = power * product_parts(quotient_parts(a[0] + a[1], total), e) * _unlift(x)
+    return jnp.where(jnp.abs(x) < 1e-20, 0.5 * x, jnp.maximum(x, 0) - tail)
+
+
+def _tanh_slope(x: jax.Array) -> jax.Array:
+    """e (1 + e - x w') / (1 + e)^2 for x < 0, or 1 minus that at -x."""
+    a = _near(x)
+    power, e, total = _logistic_parts(a)
+    y = _odd(a, 3)
+    z, z_rest = total[0] - y[0] * a[0], total[1] - (y[0] * a[1] + y[1] * (a[0] + a[1]))
+    z, z_rest = head(z), (z - head(z)) + z_rest
+    far = product_parts((z, z_rest), e)
+    e1 = power * _unlift(x) * (e[0] + e[1])
+    far = power * (far - far * (e1 * (2 + e1) / ((1 + e1) * (1 + e1)))) * _unlift(x)
+    root, root_rest = nearest_parts(-_TANH_ROOT[0], -_TANH_ROOT[1], x.dtype)
+    d = root - (a[0] + a[1])
+    series = polynomial(_SLOPE[x.dtype], jnp.maximum(d, -0.6))
+    tail = jnp.where(d > -0.5, d * series + root_rest * series, far)
+    return jnp.where(x < 0, tail, 1 - tail)
+
+
+def _tanh_curvature(x: jax.Array) -> jax.Array:
+    a = _near(x)
+    power, e, total = _logistic_parts(a)
+    y = _odd(a, 3)
+    s = power * product_parts(quotient_parts(jnp.ones_like(x), total), e)
+    s = s - s * (s * _unlift(x))
+    e1 = power * _unlift(x) * (e[0] + e[1])
+    t = y[0] * a[0]
+    t, t_rest = head(t), (t - head(t)) + (y[0] * a[1] + y[1] * (a[0] + a[1]))
+    bend = product_parts((t, t_rest), y)
+    b = a[0] + a[1]
+    rise = 2 * _A[0] + 12 * _B[0] * (b * b)
+    far = (rise - bend) + bend * (2 * e1 / (1 + e1))
+    root, root_rest = nearest_parts(*_BEND_ROOT_SQUARE, x.dtype)
+    u = ((root - a[0] * a[0]) - 2 * a[0] * a[1]) - a[1] * a[1]
+    series = polynomial(_BEND[x.dtype], jnp.minimum(b * b, 5))
+    near = u * series + root_rest * series
+    return s * jnp.where(b < 2.2, near, far) * _unlift(x)
+
+
+def _tanh_third(x: jax.Array) -> jax.Array:
+    x = jnp.clip(x, -20, 20)
+    w1, cubic = _A[0] + 3 * _B[0] * x * x, 6 * _B[0] * x
+    w = x * (_A[0] + _B[0] * x * x)
+    t = tanh(0.5 * w)
+    bend = 2 * w1 + x * cubic - x * w1 * w1 * t
+    slope = 4 * cubic - w1 * t * (w1 + 2 * x * cubic) - 2 * x * w1**3 * sigmoid_slope(w)
+    return sigmoid_slope(w) * (slope - w1 * t * bend)
+
+
+_tanh_bend: Callable = elementwise(_tanh_curvature, _tanh_third)
+_tanh_first: Callable = elementwise(_tanh_slope, _tanh_bend)
+_tanh_form: Callable = elementwise(_tanh_value, _tanh_first)

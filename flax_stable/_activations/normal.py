@@ -190,3 +190,14 @@ def excess(a: jax.Array) -> jax.Array:
     p, q = _Q[a.dtype]
     b = jnp.minimum(a, far)
     return jnp.where(a < far, polynomial(p, b) / polynomial(q, b), 1 / a)
+
+
+def _density_value(x: jax.Array) -> jax.Array:
+    power, (high, rest) = density_parts(far(x))
+    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
+    return power * (INVERSE_SQRT_2PI[0] * (high + rest)) * unlift
+
+
+density: Callable = elementwise(
+    _density_value, lambda x: -jnp.clip(x, -45, 45) * density(x)
+)
