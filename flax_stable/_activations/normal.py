@@ -18,6 +18,7 @@ from .._precision import (
     exp_parts,
     head,
     log_product,
+    nearest_parts,
     polynomial,
     product_parts,
     quotient_parts,
@@ -201,3 +202,72 @@ def _density_value(x: jax.Array) -> jax.Array:
 density: Callable = elementwise(
     _density_value, lambda x: -jnp.clip(x, -45, 45) * density(x)
 )
+
+
+# log(2 pi) / 2 and where the logarithm of a sum is taken from the tail alone.
+_HALF_LOG_2PI = 0.9189385332046728, -3.87829415806724e-17
+_BELOW = -0.42
+
+
+def _log_ndtr_value(x: jax.Array) -> jax.Array:
+    """log(phi / hazard) far below 0, the logarithm of 1 - Q or of Q from there on.
+
+    The first is a sum of terms of one sign, whose roundings are taken along; the second
+    starts from twice the tail less 1 where that is exact.
+    """
+    a = jnp.abs(x)
+    q = excess(a)
+    large, small = jnp.maximum(a, q), jnp.minimum(a, q)
+    hazard = large + small
+    rest = ((large - hazard) + small) / hazard
+    h = head(a)
+    half_square, low = (0.5 * h) * h, (0.5 * (a - h)) * (a + h)
+    constant, constant_rest = nearest_parts(*_HALF_LOG_2PI, x.dtype)
+    first = jnp.maximum(half_square, constant)
+    total = half_square + constant
+    lost = jnp.where(a < 1e4, (first - total) + jnp.minimum(half_square, constant), 0)
+    log = jnp.log(hazard)
+    below = -(total + (log + (rest + low + lost + constant_rest)))
+
+    b = far(x)
+    power, density = density_parts(b)
+    high, low = mills_parts(jnp.ones_like(b), b)
+    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
+    scale = power * unlift
+    y = scale * (high * density[0])
+    y_rest = scale * (high * density[1] + low * (density[0] + density[1]))
+    tail = power * product_parts((high, low), density) * unlift
+    half = tail > 0.3
+    f = jnp.where(half, jnp.where(x < 0, 1, -1) * ((2 * y - 1) + 2 * y_rest), -tail)
+    above = log_product(jnp.where(half, -1, 0).astype(x.dtype), jnp.clip(f, -0.35, 0.5))
+    return jnp.where(x < _BELOW, below, above)
+
+
+def _log_ndtr_slope(x: jax.Array) -> jax.Array:
+    """The hazard at -x below 0, phi(x) / (1 - Q(x)) above."""
+    a = jnp.abs(x)
+    b = far(x)
+    power, density = density_parts(b)
+    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
+    tail = power * product_parts(mills_parts(jnp.ones_like(b), b), density) * unlift
+    phi = power * (INVERSE_SQRT_2PI[0] * (density[0] + density[1]))
+    return jnp.where(x < 0, a + excess(a), phi / (1 - tail) * unlift)
+
+
+def _log_ndtr_curvature(x: jax.Array) -> jax.Array:
+    """-h q with the hazard h = a + q below 0, -r (x + r), r = phi / (1 - Q), above."""
+    a = jnp.abs(x)
+    q = excess(a)
+    b = far(x)
+    power, density = density_parts(b)
+    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
+    tail = power * product_parts(mills_parts(jnp.ones_like(b), b), density) * unlift
+    r = power * (INVERSE_SQRT_2PI[0] * (density[0] + density[1])) / (1 - tail)
+    above = r * (b + r * unlift) * unlift
+    below = jnp.where(a > 1e10, 1, (a + q) * q)
+    return -jnp.where(x < 0, below, above)
+
+
+_log_ndtr_bend: Callable = elementwise(_log_ndtr_curvature, lambda x: x)
+_log_ndtr_first: Callable = elementwise(_log_ndtr_slope, _log_ndtr_bend)
+_log_ndtr: Callable = elementwise(_log_ndtr_value, _log_ndtr_first)
