@@ -130,9 +130,7 @@ def head(x: jax.Array) -> jax.Array:
     """``x`` without the lower half of its bits: products of two heads are exact."""
     bits, low = (np.uint32, 12) if x.dtype == np.float32 else (np.uint64, 27)
     mask = np.array(-1).astype(bits) << bits(low)
-    return lax.bitcast_convert_type(
-        lax.bitcast_convert_type(x, bits) & mask, x.dtype
-    )
+    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, bits) & mask, x.dtype)
 
 
 def constant_parts(value: float, rest: float, dtype: np.dtype) -> tuple:
@@ -177,7 +175,7 @@ def exp_parts(x: jax.Array, low: jax.Array) -> tuple[jax.Array, Parts]:
     n = jnp.round(x * (1 / math.log(2)))
     r_high, low = x - n * ln2_high, n * ln2_low + low
     r = r_high - low
-    half = (info.maxexp) // 2
+    half = info.maxexp // 2
     exponent = n.astype(np.int32 if info.bits == 32 else np.int64)
     power = lax.bitcast_convert_type(
         (exponent + (info.maxexp - 1 + half)) << info.nmant, x.dtype
@@ -185,6 +183,11 @@ def exp_parts(x: jax.Array, low: jax.Array) -> tuple[jax.Array, Parts]:
     high = head(1 + r_high)
     rest = (r_high - (high - 1)) + (r * r * polynomial(_EXP[x.dtype], r) - low)
     return power, (high, rest)
+
+
+def unlift(x: jax.Array) -> np.ndarray:
+    """2^-h, which makes `exp_parts` whole: the last factor of a product."""
+    return np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
 
 
 def square_parts(a: jax.Array) -> Parts:

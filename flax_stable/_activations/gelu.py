@@ -18,23 +18,75 @@ from .._precision import (
     product_parts,
     quotient_parts,
     sum_parts,
+    unlift,
 )
 from ._elementwise import as_floating, elementwise
+from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
 from .sigmoid import sigmoid_slope, tanh
-from .normal import density, INVERSE_SQRT_2PI, density_parts, far, mills_parts
+
+
+@functools.partial(jax.jit, static_argnames="approximate")
+def gelu(x: jax.typing.ArrayLike, approximate: bool = True) -> jax.Array:
+    r"""The Gaussian error linear unit, as `jax.nn.gelu`.
+
+    .. math::
+      \mathrm{gelu}(x) = x \Phi(x) \approx \frac{x}{2} \left(1 + \tanh\left(
+      \sqrt{2 / \pi}\, (x + 0.044715\, x^3)\right)\right)
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      approximate: whether to take the form with tanh, or that with the normal
+        distribution function :math:`\Phi`.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: with the density :math:`\varphi`, those of the exact form are
+    :math:`\Phi(x) + x \varphi(x)` and :math:`\varphi(x) (2 - x^2)`.  The other form is
+    :math:`x\, s(w)` with the logistic function s and a cubic w, and has the derivatives
+    :math:`s + x w' s (1 - s)` and
+    :math:`s (1 - s) (2 w' + x w'' - x w'^2 \tanh(w / 2))`.  Around its roots each is a
+    multiple of the distance to the root, and keeps its bits.
+
+    Limits: 0 and inf in value (`jax.nn` gives NaN at -inf), 0 and 1 in the first
+    derivative, 0 in the second.  NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 1.7, 3.4 and 4.8 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.gelu(jnp.array([-10.0, -1.0, 1.0]))
+      Array([-0.0000000e+00, -1.5880802e-01,  8.4119201e-01], dtype=float32)
+      >>> fs.gelu(jnp.array([-10.0, -1.0, 1.0]), approximate=False)
+      Array([-7.6198530e-23, -1.5865526e-01,  8.4134471e-01], dtype=float32)
+      >>> jax.grad(fs.gelu)(-1e30)
+      Array(0., dtype=float32, weak_type=True)
+
+    References:
+      Hendrycks and Gimpel, `Gaussian Error Linear Units (GELUs)
+      <https://arxiv.org/abs/1606.08415>`_, 2016.
+    """
+    return (_tanh_form if approximate else _exact)(as_floating("gelu", x))
+
 
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
-
-
-def _unlift(x):
-    return np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
 
 
 def _exact_value(x: jax.Array) -> jax.Array:
     """max(x, 0) - |x| Q(|x|); x / 2 where parts of numbers would be flushed."""
     a = far(x)
     power, density = density_parts(a)
-    tail = power * product_parts(mills_parts(a, a), density) * _unlift(x)
+    tail = power * product_parts(mills_parts(a, a), density) * unlift(x)
     return jnp.where(a < 1e-20, 0.5 * x, jnp.maximum(x, 0) - tail)
 
 
@@ -68,7 +120,7 @@ def _exact_slope(x: jax.Array) -> jax.Array:
     # The difference of two exact products, and what these lack.
     y, y_rest = m - c * b, m_rest - (c * (a - b) + c_rest * a)
     y, y_rest = head(y), (y - head(y)) + y_rest
-    tail = power * product_parts((y, y_rest), density) * _unlift(x)
+    tail = power * product_parts((y, y_rest), density) * unlift(x)
     root, root_rest = nearest_parts(*_ROOT, x.dtype)
     d = x - root
     series = polynomial(_NEAR[x.dtype], jnp.clip(d, -0.5, 0.5))
@@ -83,7 +135,7 @@ def _exact_curvature(x: jax.Array) -> jax.Array:
     b = head(a)
     bend = ((2 - b * b) - 2 * b * (a - b)) - (a - b) * (a - b)
     y = (high + rest) * (np.array(INVERSE_SQRT_2PI[0], x.dtype) * bend)
-    return power * y * _unlift(x)
+    return power * y * unlift(x)
 
 
 _curvature: Callable = elementwise(
@@ -190,7 +242,7 @@ def _logistic_parts(a: Parts) -> tuple[jax.Array, Parts, Parts]:
     """exp(-w) as `exp_parts` gives it, and 1 + exp(-w)."""
     y = _odd(a, 1)
     power, e = exp_parts(-(y[0] * a[0]), y[0] * a[1] + y[1] * (a[0] + a[1]))
-    p = power * _unlift(power)
+    p = power * unlift(power)
     high, low = sum_parts(jnp.ones_like(p), p * e[0])
     return power, e, (high, low + p * e[1])
 
@@ -205,7 +257,7 @@ def _tanh_value(x: jax.Array) -> jax.Array:
     """max(x, 0) - |x| e / (1 + e); x / 2 where parts of numbers would be flushed."""
     a = _near(x)
     power, e, total = _logistic_parts(a)
-    tail = power * product_parts(quotient_parts(a[0] + a[1], total), e) * _unlift(x)
+    tail = power * product_parts(quotient_parts(a[0] + a[1], total), e) * unlift(x)
     return jnp.where(jnp.abs(x) < 1e-20, 0.5 * x, jnp.maximum(x, 0) - tail)
 
 
@@ -217,8 +269,8 @@ def _tanh_slope(x: jax.Array) -> jax.Array:
     z, z_rest = total[0] - y[0] * a[0], total[1] - (y[0] * a[1] + y[1] * (a[0] + a[1]))
     z, z_rest = head(z), (z - head(z)) + z_rest
     far = product_parts((z, z_rest), e)
-    e1 = power * _unlift(x) * (e[0] + e[1])
-    far = power * (far - far * (e1 * (2 + e1) / ((1 + e1) * (1 + e1)))) * _unlift(x)
+    e1 = power * unlift(x) * (e[0] + e[1])
+    far = power * (far - far * (e1 * (2 + e1) / ((1 + e1) * (1 + e1)))) * unlift(x)
     root, root_rest = nearest_parts(-_TANH_ROOT[0], -_TANH_ROOT[1], x.dtype)
     d = root - (a[0] + a[1])
     series = polynomial(_SLOPE[x.dtype], jnp.maximum(d, -0.6))
@@ -231,8 +283,8 @@ def _tanh_curvature(x: jax.Array) -> jax.Array:
     power, e, total = _logistic_parts(a)
     y = _odd(a, 3)
     s = power * product_parts(quotient_parts(jnp.ones_like(x), total), e)
-    s = s - s * (s * _unlift(x))
-    e1 = power * _unlift(x) * (e[0] + e[1])
+    s = s - s * (s * unlift(x))
+    e1 = power * unlift(x) * (e[0] + e[1])
     t = y[0] * a[0]
     t, t_rest = head(t), (t - head(t)) + (y[0] * a[1] + y[1] * (a[0] + a[1]))
     bend = product_parts((t, t_rest), y)
@@ -243,7 +295,7 @@ def _tanh_curvature(x: jax.Array) -> jax.Array:
     u = ((root - a[0] * a[0]) - 2 * a[0] * a[1]) - a[1] * a[1]
     series = polynomial(_BEND[x.dtype], jnp.minimum(b * b, 5))
     near = u * series + root_rest * series
-    return s * jnp.where(b < 2.2, near, far) * _unlift(x)
+    return s * jnp.where(b < 2.2, near, far) * unlift(x)
 
 
 def _tanh_third(x: jax.Array) -> jax.Array:

@@ -5,7 +5,6 @@ phi(a) / Q(a) is a + q(a), where q falls from sqrt(2 / pi) to 1 / a.  That and a
 with the square of its argument exact are all there is to it.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -24,6 +23,7 @@ from .._precision import (
     quotient_parts,
     square_parts,
     sum_parts,
+    unlift,
 )
 from ._elementwise import as_floating, elementwise
 
@@ -135,7 +135,28 @@ _MILLS = {
     ),
 }
 
-# (q (a + 2 q) - 1) / 2 ... for third derivatives.
+# 1 - q (a + q), which the second derivative of log_ndtr lacks of -1: the error is below
+# 2^-26.  float64 does without.
+_LACK = (
+    (
+        0.36338022351264954,
+        0.22098864614963531,
+        0.06897738575935364,
+        0.01228182204067707,
+        0.0011094189248979092,
+    ),
+    (
+        1.0,
+        1.208106517791748,
+        0.7567244172096252,
+        0.2949473261833191,
+        0.07562657445669174,
+        0.012281929142773151,
+        0.001109414268285036,
+    ),
+)
+
+# 1 - q (a + 2 q), negated, which makes the third derivative: relative error 2^-24.
 _BEND = (
     (
         0.2732395436308837,
@@ -195,8 +216,7 @@ def excess(a: jax.Array) -> jax.Array:
 
 def _density_value(x: jax.Array) -> jax.Array:
     power, (high, rest) = density_parts(far(x))
-    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
-    return power * (INVERSE_SQRT_2PI[0] * (high + rest)) * unlift
+    return power * (INVERSE_SQRT_2PI[0] * (high + rest)) * unlift(x)
 
 
 density: Callable = elementwise(
@@ -231,43 +251,104 @@ def _log_ndtr_value(x: jax.Array) -> jax.Array:
 
     b = far(x)
     power, density = density_parts(b)
+    scale = power * unlift(x)
     high, low = mills_parts(jnp.ones_like(b), b)
-    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
-    scale = power * unlift
     y = scale * (high * density[0])
     y_rest = scale * (high * density[1] + low * (density[0] + density[1]))
-    tail = power * product_parts((high, low), density) * unlift
+    tail = power * product_parts((high, low), density) * unlift(x)
     half = tail > 0.3
     f = jnp.where(half, jnp.where(x < 0, 1, -1) * ((2 * y - 1) + 2 * y_rest), -tail)
     above = log_product(jnp.where(half, -1, 0).astype(x.dtype), jnp.clip(f, -0.35, 0.5))
     return jnp.where(x < _BELOW, below, above)
 
 
+def _ratio(x: jax.Array) -> jax.Array:
+    """phi(x) / (1 - Q(x)) for x >= 0, before `unlift`."""
+    b = far(x)
+    power, density = density_parts(b)
+    tail = power * product_parts(mills_parts(jnp.ones_like(b), b), density) * unlift(x)
+    phi = product_parts(constant_parts(*INVERSE_SQRT_2PI, x.dtype), density)
+    rest = head(1 - tail)
+    return power * sum(quotient_parts(phi, (rest, (1 - rest) - tail)))
+
+
 def _log_ndtr_slope(x: jax.Array) -> jax.Array:
     """The hazard at -x below 0, phi(x) / (1 - Q(x)) above."""
     a = jnp.abs(x)
-    b = far(x)
-    power, density = density_parts(b)
-    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
-    tail = power * product_parts(mills_parts(jnp.ones_like(b), b), density) * unlift
-    phi = power * (INVERSE_SQRT_2PI[0] * (density[0] + density[1]))
-    return jnp.where(x < 0, a + excess(a), phi / (1 - tail) * unlift)
+    return jnp.where(x < 0, a + excess(a), _ratio(x) * unlift(x))
 
 
 def _log_ndtr_curvature(x: jax.Array) -> jax.Array:
     """-h q with the hazard h = a + q below 0, -r (x + r), r = phi / (1 - Q), above."""
-    a = jnp.abs(x)
-    q = excess(a)
-    b = far(x)
-    power, density = density_parts(b)
-    unlift = np.array(2.0 ** -(np.finfo(x.dtype).maxexp // 2), x.dtype)
-    tail = power * product_parts(mills_parts(jnp.ones_like(b), b), density) * unlift
-    r = power * (INVERSE_SQRT_2PI[0] * (density[0] + density[1])) / (1 - tail)
-    above = r * (b + r * unlift) * unlift
-    below = jnp.where(a > 1e10, 1, (a + q) * q)
+    a = jnp.minimum(jnp.abs(x), 1e4 if x.dtype == np.float32 else 1e9)
+    r = _ratio(x)
+    above = r * (a + r * unlift(x)) * unlift(x)
+    if x.dtype == np.float32:
+        below = 1 - polynomial(_LACK[0], a) / polynomial(_LACK[1], a)
+    else:
+        below = (a + excess(a)) * excess(a)
     return -jnp.where(x < 0, below, above)
 
 
-_log_ndtr_bend: Callable = elementwise(_log_ndtr_curvature, lambda x: x)
-_log_ndtr_first: Callable = elementwise(_log_ndtr_slope, _log_ndtr_bend)
-_log_ndtr: Callable = elementwise(_log_ndtr_value, _log_ndtr_first)
+def _log_ndtr_third(x: jax.Array) -> jax.Array:
+    """h (q (a + 2 q) - 1) below 0, 2 / a^3 far below, r ((x + r) (x + 2 r) - 1) up."""
+    a, b = jnp.clip(-x, 0, 1e3), jnp.maximum(-x, 1e3)
+    near = _slope(-a) * (polynomial(_BEND[0], a) / polynomial(_BEND[1], a))
+    x_above = jnp.clip(x, 0, 45)
+    r = _slope(x_above)
+    above = r * ((x_above + r) * (x_above + 2 * r) - 1)
+    return jnp.where(x < 0, jnp.where(x > -1e3, near, 2 / b / b / b), above)
+
+
+_curvature: Callable = elementwise(_log_ndtr_curvature, _log_ndtr_third)
+_slope: Callable = elementwise(_log_ndtr_slope, _curvature)
+_log_ndtr: Callable = elementwise(_log_ndtr_value, _slope)
+
+
+@jax.jit
+def log_ndtr(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The logarithm of the normal distribution function, as in `jax.scipy.special`.
+
+    .. math::
+      \mathrm{log\_ndtr}(x) = \log \Phi(x) = \log \int_{-\infty}^x
+      \frac{e^{-t^2 / 2}}{\sqrt{2 \pi}} \, dt
+
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.
+
+    Derivatives: with the density :math:`\varphi`, the first is
+    :math:`r = \varphi(x) / \Phi(x)` and the second :math:`-r (x + r)`.  For negative
+    ``x`` neither is a difference: :math:`x + r` falls as :math:`1 / |x|` and keeps its
+    bits.
+
+    Limits: -inf and 0 in value, inf and 0 in the first derivative, -1 and 0 in the
+    second.  NaN gives NaN.
+
+    Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 1.9, 2.6 and 3.6 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    Results below the smallest normal number may be flushed to zero.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.log_ndtr(jnp.array([-100.0, 0.0, 3.0]))
+      Array([-5.0055249e+03, -6.9314718e-01, -1.3508099e-03], dtype=float32)
+      >>> jax.grad(fs.log_ndtr)(-1e10)
+      Array(1.e+10, dtype=float32, weak_type=True)
+
+    References:
+      Gordon, `Values of Mills' Ratio of Area to Bounding Ordinate
+      <https://doi.org/10.1214/aoms/1177731721>`_, 1941: the bounds between which the
+      hazard lies.
+    """
+    return _log_ndtr(as_floating("log_ndtr", x))

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from .elu import ELU
+from .normal import NORMAL
 from .piecewise import PIECEWISE
 from .sigmoid import SIGMOID
 
 # The function's name, or a call that fixes its parameters, such as "elu(alpha=0.5)":
 # the value and its first two derivatives.
-REFERENCES: dict[str, tuple[Callable, ...]] = {**SIGMOID, **PIECEWISE, **ELU}
+REFERENCES: dict[str, tuple[Callable, ...]] = {**SIGMOID, **PIECEWISE, **ELU, **NORMAL}
 
 
 def find(module: Any, call: str) -> Any:
