@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import leading
+from .._precision import head
 from ._parametric import parametric, with_parameters
 
 
@@ -75,7 +75,7 @@ def _parts(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
     square, b = (scale * a) ** 2, scale * b * scale
     q = square + b
     r = jnp.maximum(jnp.sqrt(q), 2.0**-100)
-    upper = leading(r)
+    upper = head(r)
     lower = r - upper
     lost = jnp.minimum(square, b) - (q - jnp.maximum(square, b))
     lost += ((q - upper * upper) - 2 * (upper * lower)) - lower * lower

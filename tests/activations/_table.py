@@ -291,10 +291,51 @@ PARAMETRIC = {
     ),
 }
 
+
+def mp_gelu(x):
+    w = mp.sqrt(8 / mp.pi) * (x + mp.mpf("0.044715") * x**3)
+    return x / (1 + mp.exp(-w))
+
+
+def mp_normal(x):
+    """The normal distribution function."""
+    return mp.erfc(-x / mp.sqrt(2)) / 2
+
+
+NORMAL = {
+    "gelu": Expected(
+        mp_gelu,
+        float32=(1.0, 3.1, 4.6),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        windows=(
+            *around(-0.7524614),
+            *both_signs((1.41848, 1.41852), (2.1999, 2.2001)),
+            (-1.2526, -1.2523),
+            (-10.09, -10.07),
+        ),
+    ),
+    "gelu(approximate=False)": Expected(
+        lambda x: x * mp_normal(x),
+        float32=(1.6, 2.4, 3.9),
+        limits=((0, np.inf), (0, 1), (0, 0)),
+        windows=(
+            *around(-0.7517915, -0.3517915, -1.1517915),
+            *both_signs((1.41420, 1.41423), (13.09, 13.12)),
+        ),
+    ),
+    "log_ndtr": Expected(
+        lambda x: mp.log(mp_normal(x)) if x < 0 else mp.log1p(-mp_normal(-x)),
+        float32=(1.8, 2.5, 3.4),
+        limits=((-np.inf, 0), (np.inf, 0), (-1, 0)),
+        windows=(*around(-0.42, 0.424, 0.5244), (13.0, 13.01), (-2.61e19, -2.60e19)),
+    ),
+}
+
 TABLE: dict[str, Expected] = {
     **SIGMOID,
     **PIECEWISE,
     **ELU,
     **SILU,
     **PARAMETRIC,
+    **NORMAL,
 }
