@@ -294,10 +294,8 @@ def lifted_exp_parts(x: jax.Array, low: jax.Array) -> tuple[jax.Array, Parts]:
     """
     n, r, tail = exp_parts(x, low)
     high = head(1 + r)
-    return power_of_two(n + np.finfo(x.dtype).maxexp // 2), (
-        high,
-        (r - (high - 1)) + tail,
-    )
+    power = power_of_two(n + np.finfo(x.dtype).maxexp // 2)
+    return power, (high, (r - (high - 1)) + tail)
 
 
 def unlift(x: jax.Array) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import mpmath as mp
 import numpy as np
 
+from flax_stable.testing import REFERENCES
+
 
 class Expected(NamedTuple):
     """An activation's definition and what the tests hold it to.
@@ -339,3 +341,15 @@ TABLE: dict[str, Expected] = {
     **PARAMETRIC,
     **NORMAL,
 }
+
+
+def assert_reference_is_exact(name, order, x):
+    # At a kink the difference quotients of mpmath straddle it.
+    x = x[np.isfinite(x) & ~np.isin(x, TABLE[name].kinks)]
+    found = REFERENCES[name][order](x)
+    with mp.workdps(200):
+        for value, reference in zip(x, found, strict=True):
+            exact = mp.diff(TABLE[name].exact, mp.mpf(float(value)), order)
+            # Differences of a linear piece leave noise of 1e-200 where it is 0.
+            error = abs(mp.mpf(float(reference)) - exact)
+            assert error <= 1e-13 * abs(exact) + 1e-150, value
