@@ -128,9 +128,10 @@ Parts = tuple[jax.Array, jax.Array]
 
 def head(x: jax.Array) -> jax.Array:
     """``x`` without the lower half of its bits: products of two heads are exact."""
-    bits, low = (np.uint32, 12) if x.dtype == np.float32 else (np.uint64, 27)
-    mask = np.array(-1).astype(bits) << bits(low)
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, bits) & mask, x.dtype)
+    single = x.dtype == np.float32
+    mask = np.uint32(2**32 - 2**12) if single else np.uint64(2**64 - 2**27)
+    bits = lax.bitcast_convert_type(x, mask.dtype) & mask
+    return lax.bitcast_convert_type(bits, x.dtype)
 
 
 def constant_parts(value: float, rest: float, dtype: np.dtype) -> tuple:
