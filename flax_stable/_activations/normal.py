@@ -235,7 +235,8 @@ def _log_ndtr_value(x: jax.Array) -> jax.Array:
     The first is a sum of terms of one sign, whose roundings are taken along; the second
     starts from twice the tail less 1 where that is exact.
     """
-    a = jnp.abs(x)
+    # Beyond, half the square overflows, and its parts would say NaN.
+    a = jnp.minimum(jnp.abs(x), 3e19 if x.dtype == np.float32 else 2e154)
     q = excess(a)
     large, small = jnp.maximum(a, q), jnp.minimum(a, q)
     hazard = large + small
