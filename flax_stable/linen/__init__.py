@@ -1,0 +1,32 @@
+"""Modules for `flax.linen`: declarations of the functions of the library."""
+
+from .._positive import positive_kernels as positive_kernels
+from ._activations import SELU as SELU
+from ._activations import HardSigmoid as HardSigmoid
+from ._activations import HardSiLU as HardSiLU
+from ._activations import HardSwish as HardSwish
+from ._activations import HardTanh as HardTanh
+from ._activations import Identity as Identity
+from ._activations import InverseSoftplus as InverseSoftplus
+from ._activations import Log1mExp as Log1mExp
+from ._activations import LogSigmoid as LogSigmoid
+from ._activations import Mish as Mish
+from ._activations import ReLU as ReLU
+from ._activations import ReLU6 as ReLU6
+from ._activations import ReLUSquared as ReLUSquared
+from ._activations import Sigmoid as Sigmoid
+from ._activations import SiLU as SiLU
+from ._activations import Softplus as Softplus
+from ._activations import SparsePlus as SparsePlus
+from ._activations import SparseSigmoid as SparseSigmoid
+from ._activations import Swish as Swish
+from ._activations import Tanh as Tanh
+from ._dense import StableSoftplusDense as StableSoftplusDense
+from ._parametric import CELU as CELU
+from ._parametric import ELU as ELU
+from ._parametric import LeakyReLU as LeakyReLU
+from ._parametric import PReLU as PReLU
+from ._rows import GLU as GLU
+from ._rows import LogSoftmax as LogSoftmax
+from ._rows import Softmax as Softmax
+from ._rows import Standardize as Standardize
