@@ -1,9 +1,10 @@
-"""Elementwise activations without parameters, as Linen modules."""
+"""Elementwise activations without a number to learn, as Linen modules."""
 
 import jax
 from flax import linen as nn
 
 from .._activations.elu import selu
+from .._activations.gelu import gelu
 from .._activations.hard import (
     hard_sigmoid,
     hard_silu,
@@ -12,11 +13,34 @@ from .._activations.hard import (
     sparse_sigmoid,
 )
 from .._activations.log1mexp import log1mexp
+from .._activations.log_cosh import log_cosh
 from .._activations.mish import mish
+from .._activations.normal import log_ndtr
 from .._activations.piecewise import identity, relu, relu6, relu_squared
 from .._activations.sigmoid import sigmoid, tanh
 from .._activations.silu import silu
-from .._activations.softplus import inverse_softplus, log_sigmoid, softplus
+from .._activations.soft_sign import soft_sign
+from .._activations.softplus import inverse_softplus, log_sigmoid
+
+
+class GELU(nn.Module):
+    """The activation `flax_stable.gelu`, ``x ndtr(x)``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Attributes:
+      approximate: whether to take the form with tanh, as the function does by default.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.GELU(approximate=False).apply({}, jnp.array([0.0, 1.0])).round(2)
+      Array([0.  , 0.84], dtype=float32)
+    """
+
+    approximate: bool = True
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return gelu(x, self.approximate)
 
 
 class HardSigmoid(nn.Module):
@@ -110,6 +134,36 @@ class Log1mExp(nn.Module):
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
         return log1mexp(x)
+
+
+class LogCosh(nn.Module):
+    """The activation `flax_stable.log_cosh`, ``log(cosh(x))``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.LogCosh().apply({}, jnp.array([0.0, 100.0])).round(2)
+      Array([ 0.  , 99.31], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return log_cosh(x)
+
+
+class LogNdtr(nn.Module):
+    """The activation `flax_stable.log_ndtr`, ``log(ndtr(x))``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.LogNdtr().apply({}, jnp.array([0.0, 100.0])).round(2)
+      Array([-0.69,  0.  ], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return log_ndtr(x)
 
 
 class LogSigmoid(nn.Module):
@@ -235,19 +289,19 @@ class SiLU(nn.Module):
 Swish = SiLU
 
 
-class Softplus(nn.Module):
-    """The activation `flax_stable.softplus`, ``log(1 + exp(x))``.
+class SoftSign(nn.Module):
+    """The activation `flax_stable.soft_sign`, ``x / (1 + |x|)``.
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.Softplus().apply({}, jnp.array([-10.0, 0.0, 100.0])).round(2)
-      Array([  0.  ,   0.69, 100.  ], dtype=float32)
+      >>> fs.linen.SoftSign().apply({}, jnp.array([-1.0, 0.0, 3.0]))
+      Array([-0.5 ,  0.  ,  0.75], dtype=float32)
     """
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return softplus(x)
+        return soft_sign(x)
 
 
 class SparsePlus(nn.Module):

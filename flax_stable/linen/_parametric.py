@@ -11,6 +11,10 @@ from flax.typing import Dtype
 from .. import _learnable
 from .._activations.elu import celu, elu
 from .._activations.piecewise import leaky_relu
+from .._activations.snake import snake
+from .._activations.softcap import softcap
+from .._activations.softplus import softplus
+from .._activations.squareplus import squareplus
 
 
 class CELU(nn.Module):
@@ -141,6 +145,142 @@ class PReLU(nn.Module):
             lambda key: jnp.asarray(self.negative_slope_init, self.param_dtype),
         )
         return leaky_relu(inputs, _learnable.cast(slope, inputs))
+
+
+class Snake(nn.Module):
+    """The activation `flax_stable.snake`, ``x + sin(a x)**2 / a``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Attributes:
+      a: the frequency, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> activation = fs.linen.Snake(0.5, learnable=True)
+      >>> activation.init(jax.random.key(0), jnp.ones(3))
+      {'params': {'a': Array(0.5, dtype=float32)}}
+    """
+
+    a: float = 1.0
+    learnable: bool = False
+    param_shape: Sequence[int] = ()
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return snake(x, _number(self, "a", x))
+
+
+class Softcap(nn.Module):
+    """The activation `flax_stable.softcap`, ``cap tanh(x / cap)``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Attributes:
+      cap: the bound of the absolute value, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> activation = fs.linen.Softcap(30.0, learnable=True)
+      >>> activation.init(jax.random.key(0), jnp.ones(3))
+      {'params': {'cap': Array(30., dtype=float32)}}
+    """
+
+    cap: float
+    learnable: bool = False
+    param_shape: Sequence[int] = ()
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return softcap(x, _number(self, "cap", x))
+
+
+class Softplus(nn.Module):
+    """The activation `flax_stable.softplus`, ``log(1 + exp(beta x)) / beta``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Attributes:
+      beta: the sharpness of the bend, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> activation = fs.linen.Softplus(2.0, learnable=True)
+      >>> activation.init(jax.random.key(0), jnp.ones(3))
+      {'params': {'beta': Array(2., dtype=float32)}}
+    """
+
+    beta: float = 1.0
+    learnable: bool = False
+    param_shape: Sequence[int] = ()
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return softplus(x, _number(self, "beta", x))
+
+
+class Squareplus(nn.Module):
+    """The activation `flax_stable.squareplus`, ``(x + sqrt(x**2 + b)) / 2``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Attributes:
+      b: the width of the bend, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> activation = fs.linen.Squareplus(0.0, learnable=True)
+      >>> activation.init(jax.random.key(0), jnp.ones(3))
+      {'params': {'b': Array(0., dtype=float32)}}
+    """
+
+    b: float = 4.0
+    learnable: bool = False
+    param_shape: Sequence[int] = ()
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return squareplus(x, _number(self, "b", x))
 
 
 def _number(module: Any, name: str, x: jax.typing.ArrayLike) -> jax.typing.ArrayLike:

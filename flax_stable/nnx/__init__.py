@@ -1,5 +1,6 @@
 """Modules for `flax.nnx`: declarations of the functions of the library."""
 
+from ._activations import GELU as GELU
 from ._activations import SELU as SELU
 from ._activations import HardSigmoid as HardSigmoid
 from ._activations import HardSiLU as HardSiLU
@@ -8,6 +9,8 @@ from ._activations import HardTanh as HardTanh
 from ._activations import Identity as Identity
 from ._activations import InverseSoftplus as InverseSoftplus
 from ._activations import Log1mExp as Log1mExp
+from ._activations import LogCosh as LogCosh
+from ._activations import LogNdtr as LogNdtr
 from ._activations import LogSigmoid as LogSigmoid
 from ._activations import Mish as Mish
 from ._activations import ReLU as ReLU
@@ -15,7 +18,7 @@ from ._activations import ReLU6 as ReLU6
 from ._activations import ReLUSquared as ReLUSquared
 from ._activations import Sigmoid as Sigmoid
 from ._activations import SiLU as SiLU
-from ._activations import Softplus as Softplus
+from ._activations import SoftSign as SoftSign
 from ._activations import SparsePlus as SparsePlus
 from ._activations import SparseSigmoid as SparseSigmoid
 from ._activations import Swish as Swish
@@ -25,6 +28,10 @@ from ._parametric import CELU as CELU
 from ._parametric import ELU as ELU
 from ._parametric import LeakyReLU as LeakyReLU
 from ._parametric import PReLU as PReLU
+from ._parametric import Snake as Snake
+from ._parametric import Softcap as Softcap
+from ._parametric import Softplus as Softplus
+from ._parametric import Squareplus as Squareplus
 from ._rows import GLU as GLU
 from ._rows import LogSoftmax as LogSoftmax
 from ._rows import Softmax as Softmax

@@ -13,6 +13,10 @@ from flax.typing import Dtype, PromoteDtypeFn
 from .. import _learnable
 from .._activations.elu import celu, elu
 from .._activations.piecewise import leaky_relu
+from .._activations.snake import snake
+from .._activations.softcap import softcap
+from .._activations.softplus import softplus
+from .._activations.squareplus import squareplus
 
 
 class CELU(nnx.Module):
@@ -168,6 +172,154 @@ class PReLU(nnx.Module):
         if self.dtype is not None:
             inputs, slope = self.promote_dtype((inputs, slope), dtype=self.dtype)
         return leaky_relu(inputs, _learnable.cast(slope, inputs))
+
+
+class Snake(nnx.Module):
+    """The activation `flax_stable.snake`, ``x + sin(a x)**2 / a``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Args:
+      a: the frequency, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import flax_stable as fs
+      >>> fs.nnx.Snake(0.5, learnable=True).a[...]
+      Array(0.5, dtype=float32)
+    """
+
+    def __init__(
+        self,
+        a: float = 1.0,
+        *,
+        learnable: bool = False,
+        param_shape: Sequence[int] = (),
+        param_dtype: Dtype = jnp.float32,
+    ):
+        self.a = _number(self, "a", a, learnable, param_shape, param_dtype)
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return snake(x, _value(self.a, x))
+
+
+class Softcap(nnx.Module):
+    """The activation `flax_stable.softcap`, ``cap tanh(x / cap)``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Args:
+      cap: the bound of the absolute value, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import flax_stable as fs
+      >>> fs.nnx.Softcap(30.0, learnable=True).cap[...]
+      Array(30., dtype=float32)
+    """
+
+    def __init__(
+        self,
+        cap: float,
+        *,
+        learnable: bool = False,
+        param_shape: Sequence[int] = (),
+        param_dtype: Dtype = jnp.float32,
+    ):
+        self.cap = _number(self, "cap", cap, learnable, param_shape, param_dtype)
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return softcap(x, _value(self.cap, x))
+
+
+class Softplus(nnx.Module):
+    """The activation `flax_stable.softplus`, ``log(1 + exp(beta x)) / beta``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Args:
+      beta: the sharpness of the bend, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import flax_stable as fs
+      >>> fs.nnx.Softplus(2.0, learnable=True).beta[...]
+      Array(2., dtype=float32)
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        *,
+        learnable: bool = False,
+        param_shape: Sequence[int] = (),
+        param_dtype: Dtype = jnp.float32,
+    ):
+        self.beta = _number(self, "beta", beta, learnable, param_shape, param_dtype)
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return softplus(x, _value(self.beta, x))
+
+
+class Squareplus(nnx.Module):
+    """The activation `flax_stable.squareplus`, ``(x + sqrt(x**2 + b)) / 2``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Args:
+      b: the width of the bend, a finite number.
+      learnable: whether that number is where a parameter of the same name starts.  The
+        parameter is cast to the dtype of the inputs, as that of Flax's ``PReLU`` is.
+      param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
+        against the inputs.
+      param_dtype: the dtype of the parameter, a real floating one.
+
+    Raises:
+      ValueError: the number is not finite, or has a shape without being learnable.
+      TypeError: it is no real number, or ``param_dtype`` is not real floating.
+
+    Example:
+      >>> import flax_stable as fs
+      >>> fs.nnx.Squareplus(0.0, learnable=True).b[...]
+      Array(0., dtype=float32)
+    """
+
+    def __init__(
+        self,
+        b: float = 4.0,
+        *,
+        learnable: bool = False,
+        param_shape: Sequence[int] = (),
+        param_dtype: Dtype = jnp.float32,
+    ):
+        self.b = _number(self, "b", b, learnable, param_shape, param_dtype)
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return squareplus(x, _value(self.b, x))
 
 
 def _number(module: nnx.Module, name: str, number: float, learnable: bool, *param: Any):

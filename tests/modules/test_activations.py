@@ -58,12 +58,27 @@ CASES = [
     ),
     ("Swish", {}, fs.swish, {}),
     ("Tanh", {}, fs.tanh, {}),
+    ("GELU", {}, fs.gelu, {}),
+    ("GELU", {"approximate": False}, fs.gelu, {"approximate": False}),
+    ("LogCosh", {}, fs.log_cosh, {}),
+    ("LogNdtr", {}, fs.log_ndtr, {}),
+    ("Snake", {}, fs.snake, {}),
+    ("Snake", {"a": 0.5}, fs.snake, {"a": 0.5}),
+    ("SoftSign", {}, fs.soft_sign, {}),
+    ("Softcap", {"cap": 30.0}, fs.softcap, {"cap": 30.0}),
+    ("Softplus", {"beta": 2.0}, fs.softplus, {"beta": 2.0}),
+    ("Squareplus", {}, fs.squareplus, {}),
+    ("Squareplus", {"b": 1}, fs.squareplus, {"b": 1.0}),
 ]
 # The number that can be learned, and the function.
 LEARNABLE = {
     "CELU": ("alpha", fs.celu),
     "ELU": ("alpha", fs.elu),
     "LeakyReLU": ("negative_slope", fs.leaky_relu),
+    "Snake": ("a", fs.snake),
+    "Softcap": ("cap", fs.softcap),
+    "Softplus": ("beta", fs.softplus),
+    "Squareplus": ("b", fs.squareplus),
 }
 APIS = pytest.mark.parametrize("api", ["linen", "nnx"])
 learnable = pytest.mark.parametrize("name", LEARNABLE)
@@ -194,7 +209,7 @@ def test_outputs_keep_the_dtype_of_the_inputs(name, dtype):
 @learnable
 def test_param_dtype(name):
     field, _ = LEARNABLE[name]
-    options = {"learnable": True, "param_dtype": jnp.bfloat16}
+    options = {field: 0.5, "learnable": True, "param_dtype": jnp.bfloat16}
     module = getattr(fs.nnx, name)(**options)
     params = getattr(fs.linen, name)(**options).init(KEY, 1.0)["params"]
     assert getattr(module, field).dtype == params[field].dtype == jnp.bfloat16
@@ -206,22 +221,22 @@ def test_a_learned_number_is_found(name):
     field, function = LEARNABLE[name]
     x = normal(256)
     y = function(x, 0.7)
-    module = getattr(fs.nnx, name)(0.2, learnable=True)
-    linen = getattr(fs.linen, name)(0.2, learnable=True)
+    module = getattr(fs.nnx, name)(0.5, learnable=True)
+    linen = getattr(fs.linen, name)(0.5, learnable=True)
     params = linen.init(KEY, x)
 
     def descend(params, _):
         grads = jax.grad(lambda p: ((linen.apply(p, x) - y) ** 2).mean())(params)
-        return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), None
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
 
-    @nnx.scan(in_axes=(nnx.Carry,), out_axes=nnx.Carry, length=200)
+    @nnx.scan(in_axes=(nnx.Carry,), out_axes=nnx.Carry, length=1000)
     def descend_nnx(module):
         grads = nnx.grad(lambda m: ((m(x) - y) ** 2).mean())(module)
         number = getattr(module, field)
-        number[...] -= 0.5 * getattr(grads, field)[...]
+        number[...] -= 0.1 * getattr(grads, field)[...]
         return module
 
-    params, _ = jax.lax.scan(descend, params, None, length=200)
+    params, _ = jax.lax.scan(descend, params, None, length=1000)
     module = descend_nnx(module)
     np.testing.assert_allclose(params["params"][field], 0.7, rtol=1e-3)
     np.testing.assert_allclose(getattr(module, field)[...], 0.7, rtol=1e-3)
@@ -367,14 +382,13 @@ def test_nnx_transformations():
 def test_fields_that_cannot_be(name, api, fields, error, message):
     field, _ = LEARNABLE[name]
     with pytest.raises(error, match=f"{name} .*{message.format(f=re.escape(field))}"):
-        called(api, name, fields(field))(1.0)
+        called(api, name, {field: 1.0} | fields(field))(1.0)
 
 
 @APIS
 @learnable
 def test_a_parameter_that_does_not_broadcast(name, api):
-    options = {"learnable": True, "param_shape": (3,)}
-    module = getattr(getattr(fs, api), name)(**options)
+    module = getattr(getattr(fs, api), name)(1.0, learnable=True, param_shape=(3,))
     call = module if api == "nnx" else lambda x: module.init(KEY, x)
     with pytest.raises(ValueError, match=r"broadcasts its parameters.*\(2, 4\)"):
         call(jnp.ones((2, 4)))
