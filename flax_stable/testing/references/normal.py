@@ -9,6 +9,7 @@ import numpy as np
 PI = np.longdouble("3.1415926535897932384626433832795028842")
 CUBIC = np.longdouble("0.044715")
 STEP = 0.625
+GAUSS = np.polynomial.legendre.leggauss(10)
 
 # Roots, in two parts: of first derivatives, and of the second of the form with tanh.
 EXACT_ROOT = (-0.7517915246935645, 1.495675917700988e-17)
@@ -58,7 +59,7 @@ def _from_root(root, derivative, x, away):
     d = (x - root[0]) - root[1]
     near = np.abs(d) < 0.1
     d, y = d[near], np.zeros_like(d[near])
-    for node, weight in zip(*np.polynomial.legendre.leggauss(10), strict=True):
+    for node, weight in zip(*GAUSS, strict=True) if d.size else ():
         y += weight / 2 * derivative(root[0] + d * ((1 + node) / 2))
     away = np.array(away)
     away[near] = d * y
