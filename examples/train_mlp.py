@@ -25,6 +25,7 @@ import contextlib
 import functools
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import chex
@@ -44,11 +45,14 @@ import flax_stable as fs
 
 IMAGES, HELD_OUT = 1797, 360
 PIXELS, HIDDEN, CLASSES = 64, 256, 10
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable] = {
     "softplus": fs.softplus,
     "sigmoid": fs.sigmoid,
     "log_sigmoid": fs.log_sigmoid,
     "tanh": fs.tanh,
+    "gelu": fs.gelu,
+    "silu": fs.silu,
+    "mish": fs.mish,
 }
 AXES = ("data", "fsdp", "model")
 

@@ -6,6 +6,7 @@ from . import testing as testing
 from ._activations.elu import celu as celu
 from ._activations.elu import elu as elu
 from ._activations.elu import selu as selu
+from ._activations.gelu import gelu as gelu
 from ._activations.hard import hard_sigmoid as hard_sigmoid
 from ._activations.hard import hard_silu as hard_silu
 from ._activations.hard import hard_swish as hard_swish
@@ -15,6 +16,7 @@ from ._activations.hard import sparse_sigmoid as sparse_sigmoid
 from ._activations.log1mexp import log1mexp as log1mexp
 from ._activations.log_cosh import log_cosh as log_cosh
 from ._activations.mish import mish as mish
+from ._activations.normal import log_ndtr as log_ndtr
 from ._activations.piecewise import identity as identity
 from ._activations.piecewise import leaky_relu as leaky_relu
 from ._activations.piecewise import relu as relu

@@ -23,6 +23,17 @@ _JOINS = {
     "stack",
     "sub",
 }
+# What leaves the numbers as they are, integers included: a constant may start as one.
+_MOVES = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "pcast",
+    "pvary",
+    "reshape",
+    "squeeze",
+    "transpose",
+}
 
 
 def zero_outputs(jaxpr: Any, zero_inputs: list[bool]) -> list[bool]:
@@ -41,8 +52,8 @@ def zero_outputs(jaxpr: Any, zero_inputs: list[bool]) -> list[bool]:
 
 def _zero_results(eqn: Any, zero: list[bool]) -> list[bool]:
     name, params = eqn.primitive.name, eqn.params
-    if name == "convert_element_type":
-        return zero
+    if name in _MOVES:
+        return zero[:1]
     if name == "cond":
         branches = [zero_outputs(branch, zero[1:]) for branch in params["branches"]]
         return [all(outputs) for outputs in zip(*branches, strict=True)]

@@ -20,7 +20,7 @@ LAYERS = (
     {"_linearity", "_precision", "testing"},
     {"_custom_vjp"},
     {"_activations"},
-    {"_gated", "_positive", "gradient", "host"},
+    {"_gated", "_learnable", "_positive", "gradient", "host"},
     {"linen", "nnx", "decay"},
     {"__init__"},
     {"__main__"},
@@ -99,7 +99,7 @@ def test_examples_and_benchmarks_use_the_public_api(path):
     "module, source, complaint",
     [
         ("flax_stable.linen", "from . import nnx", "flax_stable.nnx"),
-        ("flax_stable.nnx", "from .linen import Softplus", "flax_stable.linen"),
+        ("flax_stable.nnx._dense", "from ..linen import Tanh", "flax_stable.linen"),
         (
             "flax_stable.testing._checks",
             "from .._custom_vjp import custom_vjp",
@@ -124,8 +124,8 @@ def test_a_wrong_import_is_found(module, source, complaint):
     "module, source, is_package",
     [
         (
-            "flax_stable.linen",
-            "from . import _positive\nimport flax.linen as nn",
+            "flax_stable.linen._dense",
+            "from .. import _positive\nfrom flax import linen as nn",
             False,
         ),
         (

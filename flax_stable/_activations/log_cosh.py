@@ -32,7 +32,7 @@ def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32 errors observed stay below 1.1, 1.4 and 3.5 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.1, 1.5 and 3.5 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     Results below the smallest normal number may be flushed to zero.
@@ -42,10 +42,10 @@ def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
-      >>> fs.log_cosh(jnp.array([-1.0, 0.0, 100.0]))
-      Array([ 0.43378082,  0.        , 99.30685   ], dtype=float32)
-      >>> float(fs.log_cosh(1e-4))  # log(cosh(1e-4)) would be zero
-      4.999999969612645e-09
+      >>> fs.log_cosh(jnp.array([-1.0, 0.0, 2.0]))
+      Array([0.43378082, 0.        , 1.3250028 ], dtype=float32)
+      >>> bool(fs.log_cosh(1e-4) > 0)  # log(cosh(1e-4)) would be zero
+      True
 
     References:
       Chen et al., `Log Hyperbolic Cosine Loss Improves Variational Auto-Encoder
@@ -84,7 +84,7 @@ _LOG_COSH = {
 
 
 def _log_cosh_value(x: jax.Array) -> jax.Array:
-    """An even polynomial up to 0.75, a - log(2) + log(1 + exp(-2 a)) beyond, a = |x|."""
+    """Up to 0.75 an even polynomial, then a - log(2) + log(1 + exp(-2 a)); a = |x|."""
     ln2_high, ln2_low = LN2[x.dtype]
     a = jnp.abs(x)
     rest = a * a * polynomial(_LOG_COSH[x.dtype], a * a)

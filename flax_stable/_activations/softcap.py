@@ -1,5 +1,6 @@
 """`softcap`."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -41,7 +42,7 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input (and the parameter as it came).
 
-    Accuracy: in float32 errors observed stay below 1.4, 2.7 and 5 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.4, 3 and 4.9 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for a cap of 30; for others from 1e-30 to 1e30 errors observed stay below 2,
@@ -54,10 +55,10 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
-      >>> fs.softcap(jnp.array([-1.0, 0.0, 100.0]), 30.0)
-      Array([-0.9996298,  0.       , 29.923826 ], dtype=float32)
+      >>> fs.softcap(jnp.array([-10.0, 0.0, 30.0]), 30.0)
+      Array([-9.645382,  0.      , 22.847824], dtype=float32)
       >>> jax.grad(lambda cap: fs.softcap(100.0, cap))(30.0)
-      Array(0.9805453, dtype=float32, weak_type=True)
+      Array(0.98053265, dtype=float32, weak_type=True)
 
     References:
       Bello et al., `Neural Combinatorial Optimization with Reinforcement Learning
@@ -67,21 +68,23 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _softcap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
-    """a (1 + t^2 P(t^2)) for t = a / c < 0.6, c - 2 c e / (1 + e) beyond, e = exp(-2 t).
+    """a (1 + t^2 P(t^2)) for t = a / c < 0.6, then c - 2 c e / (1 + e), e = exp(-2 t).
 
     Leading with a and c, both exact, it rounds no more often than tanh.
     """
     a, c = jnp.abs(x), jnp.abs(cap)
     t, rest = quotient(a, c)
-    near = jnp.where(t < 0.6, a / c, 0)
-    if x.dtype == np.float64:
-        m = expm1(-2 * near)
-        # A subnormal number would be read as zero.
-        near = jnp.where(near < 1e-9, a, c * (-m / (2 + m)))
-    else:
-        near = a + a * (near * near * polynomial(_TANH, near * near))
     far = c - c * twice_odds(2 * t, 2 * rest)
-    return jnp.sign(x) * jnp.where(t < 0.6, near, far)
+    return jnp.sign(x) * jnp.where(t < 0.6, _near(a, a / c, c), far)
+
+
+def _near(a: jax.Array, t: jax.Array, c: jax.typing.ArrayLike) -> jax.Array:
+    """c tanh(t), where c t = a, for |t| < 0.6."""
+    if t.dtype == np.float32:
+        return a + a * (t * t * polynomial(_TANH, t * t))
+    m = expm1(-2 * jnp.clip(t, -1, 1))
+    # A subnormal number would be read as zero.
+    return jnp.where(jnp.abs(t) < 1e-9, a, c * (-m / (2 + m)))
 
 
 def _slope_value(x: jax.Array, cap: jax.Array) -> jax.Array:
@@ -93,7 +96,11 @@ def _slope_value(x: jax.Array, cap: jax.Array) -> jax.Array:
 def _curvature_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     """-2 tanh(t) / cosh(t)^2 / cap."""
     t, rest = quotient(x, cap)
-    return -(_softcap_value(x, cap) / cap) * logistic_slope(8 / cap, 2 * t, 2 * rest)
+    far = jnp.sign(t) * (1 - twice_odds(2 * t, 2 * rest))
+    # In two parts it is more exact, unless the smaller vanishes.
+    near = jnp.where(jnp.abs(t) < 0.01, x / cap, t)
+    tanh_t = jnp.where(jnp.abs(t) < 0.6, _near(near, near, 1), far)
+    return -tanh_t * logistic_slope(8 / cap, 2 * t, 2 * rest)
 
 
 def _in_cap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
@@ -102,11 +109,9 @@ def _in_cap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     s = logistic_slope(4, 2 * t, 2 * rest)
     small = jnp.clip(x / cap, -1.3, 1.3)
     z = 4 * small * small
-    terms, series = 9 if x.dtype == np.float32 else 16, []
-    for k in range(terms):
-        previous = series[-1] / ((2 * k + 2) * (2 * k + 3)) if series else 2 / 3
-        series.append(previous)
-    near = small * (small * small) * polynomial(tuple(series), z) * s
+    terms = 9 if x.dtype == np.float32 else 16
+    series = tuple(4 / math.factorial(2 * k + 3) for k in range(terms))
+    near = small * (small * small) * polynomial(series, z) * s
     return jnp.where(jnp.abs(t) < 1.25, near, _tanh_value(t) - t * s)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import leading
+from .._precision import head
 from ._parametric import parametric, with_parameters
 
 
@@ -38,7 +38,7 @@ def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Arra
 
     Residual: the input (and the parameter as it came).
 
-    Accuracy: in float32 errors observed stay below 1.2, 2.3 and 3.5 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.2, 2.7 and 3.5 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for the default parameter; for others from 1e-30 to 1e30 errors observed
@@ -75,7 +75,7 @@ def _parts(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
     square, b = (scale * a) ** 2, scale * b * scale
     q = square + b
     r = jnp.maximum(jnp.sqrt(q), 2.0**-100)
-    upper = leading(r)
+    upper = head(r)
     lower = r - upper
     lost = jnp.minimum(square, b) - (q - jnp.maximum(square, b))
     lost += ((q - upper * upper) - 2 * (upper * lower)) - lower * lower

@@ -1,10 +1,9 @@
 """Values and derivatives, in every dtype, against exact references."""
 
 import jax
-import mpmath as mp
 import numpy as np
 import pytest
-from _table import TABLE
+from _table import TABLE, assert_reference_is_exact
 
 import flax_stable as fs
 from flax_stable.testing import REFERENCES, ulp_errors
@@ -13,18 +12,6 @@ from flax_stable.testing.references import find
 CASES = [(name, order) for name in TABLE for order in range(3)]
 MODES = [(order, mode) for order in (1, 2) for mode in ("vjp", "jvp")]
 MUST_REACH = (2, 4, 6)
-
-
-def assert_reference_is_exact(name, order, x):
-    # At a kink the difference quotients of mpmath straddle it.
-    x = x[np.isfinite(x) & ~np.isin(x, TABLE[name].kinks)]
-    found = REFERENCES[name][order](x)
-    with mp.workdps(200):
-        for value, reference in zip(x, found, strict=True):
-            exact = mp.diff(TABLE[name].exact, mp.mpf(float(value)), order)
-            # Differences of a linear piece leave noise of 1e-200 where it is 0.
-            error = abs(mp.mpf(float(reference)) - exact)
-            assert error <= 1e-13 * abs(exact) + 1e-150, value
 
 
 def test_every_activation_is_judged():

@@ -134,9 +134,11 @@ def test_residual(name, dtype):
             assert (residual.shape, residual.dtype) == (x.shape, bool)
             return
         output = TABLE[name].residual == "output" and dtype != "bfloat16"
+        output &= jax.__version_info__ >= (0, 12)
         np.testing.assert_array_equal(residual, f(x) if output else x)
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="the input is kept")
 def test_softplus_keeps_one_array_a_layer():
     """What a layer more costs a gradient, in arrays of the hidden size."""
 

@@ -24,8 +24,8 @@ CONVENTIONS = {
     "soft_sign": [(1, 0)],
     "selu": [(1.0507009873554805 * 1.6732632423543772,) * 2],
 }
-# Second derivatives of jax.nn that differ: the mean of those on both sides, and one that
-# is not odd.
+# Second derivatives of jax.nn that differ: the mean of those on both sides, and one
+# that is not odd.
 OF_JAX = {"celu": 0.25, "soft_sign": -2}
 
 

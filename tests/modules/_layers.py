@@ -11,13 +11,6 @@ import flax_stable.linen
 import flax_stable.nnx
 
 KEY = jax.random.key(0)
-ACTIVATIONS = {
-    "Softplus": fs.softplus,
-    "InverseSoftplus": fs.inverse_softplus,
-    "Sigmoid": fs.sigmoid,
-    "LogSigmoid": fs.log_sigmoid,
-    "Tanh": fs.tanh,
-}
 
 
 def normal(*shape, dtype=jnp.float32, seed=1):
@@ -43,6 +36,3 @@ def nnx_linear(in_features=3, out_features=4, **options):
     return fs.nnx.StableSoftplusLinear(
         in_features, out_features, rngs=nnx.Rngs(0), **options
     )
-
-
-# Activations

@@ -131,6 +131,3 @@ def test_parameters_survive_serialization():
     nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, again))
     assert_same(nnx.merge(graph, state)(x), merged(x))
     assert_same(nnx.clone(merged)(x), merged(x))
-
-
-# Errors

@@ -7,35 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _layers import ACTIVATIONS, KEY, assert_same, linen_dense, nnx_linear, normal
+from _layers import KEY, assert_same, linen_dense, nnx_linear, normal
 from flax import linen as nn
 from flax import nnx
 
 import flax_stable as fs
 import flax_stable.linen
 import flax_stable.nnx
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_modules_are_the_functions(name):
-    x = jnp.abs(normal(2, 3)) + 0.1
-    expected = ACTIVATIONS[name](x)
-    assert_same(getattr(fs.linen, name)().apply({}, x), expected)
-    assert_same(getattr(fs.nnx, name)()(x), expected)
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_and_layers_in_sequences(name):
-    x = normal(2, 3)
-    model = nn.Sequential([fs.linen.StableSoftplusDense(4), getattr(fs.linen, name)()])
-    variables = model.init(KEY, x)
-    raw_kernel = variables["params"]["layers_0"]["raw_kernel"]
-    expected = ACTIVATIONS[name](x @ fs.softplus(raw_kernel))
-    assert_same(model.apply(variables, x), expected)
-    layer = nnx_linear()
-    layer.raw_kernel[...] = raw_kernel
-    assert_same(nnx.Sequential(layer, getattr(fs.nnx, name)())(x), expected)
-
 
 # Flax's own fields, defaults and results
 

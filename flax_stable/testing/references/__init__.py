@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .elu import ELU
+from .normal import NORMAL
 from .parametric import PARAMETRIC
 from .piecewise import PIECEWISE
 from .sigmoid import SIGMOID
@@ -23,6 +24,7 @@ REFERENCES: dict[str, tuple[Callable, ...]] = {
     **ELU,
     **SILU,
     **PARAMETRIC,
+    **NORMAL,
 }
 
 

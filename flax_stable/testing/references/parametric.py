@@ -78,10 +78,6 @@ def snake_2(x, a=1):
         return 2 * a * np.cos(2 * a * x)
 
 
-def softplus_2(x):
-    return softplus(2 * x) / 2
-
-
 PARAMETRIC = {
     "soft_sign": (soft_sign, soft_sign_1, soft_sign_2),
     "squareplus": (squareplus, squareplus_1, squareplus_2),

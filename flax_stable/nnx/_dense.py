@@ -1,4 +1,4 @@
-"""Modules for `flax.nnx`: declarations of the functions of the library."""
+"""Dense layers as NNX modules."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,92 +16,10 @@ from flax.typing import (
     PromoteDtypeFn,
 )
 
-from . import _positive
-from ._activations import sigmoid as _sigmoid
-from ._activations import softplus as _softplus
+from .. import _positive
 
 _kernel_init = _positive.near_permutation()
 _bias_init = nnx.initializers.zeros_init()
-
-
-class Softplus(nnx.Module):
-    """The activation `flax_stable.softplus`, ``log(1 + exp(x))``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.Softplus()(jnp.array([-10.0, 0.0, 100.0])).round(4)
-      Array([  0.    ,   0.6931, 100.    ], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _softplus.softplus(x)
-
-
-class InverseSoftplus(nnx.Module):
-    """The activation `flax_stable.inverse_softplus`, ``log(exp(y) - 1)``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.InverseSoftplus()(jnp.array([0.0, 100.0]))
-      Array([-inf, 100.], dtype=float32)
-    """
-
-    def __call__(self, y: jax.typing.ArrayLike) -> jax.Array:
-        return _softplus.inverse_softplus(y)
-
-
-class Sigmoid(nnx.Module):
-    """The activation `flax_stable.sigmoid`, ``1 / (1 + exp(-x))``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.Sigmoid()(jnp.array([-100.0, 0.0, 100.0])).round(2)
-      Array([0. , 0.5, 1. ], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _sigmoid.sigmoid(x)
-
-
-class LogSigmoid(nnx.Module):
-    """The activation `flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.LogSigmoid()(jnp.array([-100.0, 0.0])).round(4)
-      Array([-100.    ,   -0.6931], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _softplus.log_sigmoid(x)
-
-
-class Tanh(nnx.Module):
-    """The activation `flax_stable.tanh`.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.Tanh()(jnp.array([-100.0, 0.0, 100.0]))
-      Array([-1.,  0.,  1.], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _sigmoid.tanh(x)
 
 
 class StableSoftplusLinear(nnx.Module):

@@ -1,4 +1,4 @@
-"""Modules for `flax.linen`: declarations of the functions of the library."""
+"""Dense layers as Linen modules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,90 +14,7 @@ from flax.typing import (
     PrecisionLike,
 )
 
-from . import _positive
-from ._activations import sigmoid as _sigmoid
-from ._activations import softplus as _softplus
-from ._positive import positive_kernels as positive_kernels
-
-
-class Softplus(nn.Module):
-    """The activation `flax_stable.softplus`, ``log(1 + exp(x))``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.Softplus().apply({}, jnp.array([-10.0, 0.0, 100.0])).round(4)
-      Array([  0.    ,   0.6931, 100.    ], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _softplus.softplus(x)
-
-
-class InverseSoftplus(nn.Module):
-    """The activation `flax_stable.inverse_softplus`, ``log(exp(y) - 1)``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.InverseSoftplus().apply({}, jnp.array([0.0, 100.0]))
-      Array([-inf, 100.], dtype=float32)
-    """
-
-    def __call__(self, y: jax.typing.ArrayLike) -> jax.Array:
-        return _softplus.inverse_softplus(y)
-
-
-class Sigmoid(nn.Module):
-    """The activation `flax_stable.sigmoid`, ``1 / (1 + exp(-x))``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.Sigmoid().apply({}, jnp.array([-100.0, 0.0, 100.0])).round(2)
-      Array([0. , 0.5, 1. ], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _sigmoid.sigmoid(x)
-
-
-class LogSigmoid(nn.Module):
-    """The activation `flax_stable.log_sigmoid`, ``-log(1 + exp(-x))``.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.LogSigmoid().apply({}, jnp.array([-100.0, 0.0])).round(4)
-      Array([-100.    ,   -0.6931], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _softplus.log_sigmoid(x)
-
-
-class Tanh(nn.Module):
-    """The activation `flax_stable.tanh`.
-
-    Takes real arrays of any shape.  Dtypes, accuracy, derivatives, residual and errors
-    are those of the function.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.Tanh().apply({}, jnp.array([-100.0, 0.0, 100.0]))
-      Array([-1.,  0.,  1.], dtype=float32)
-    """
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return _sigmoid.tanh(x)
+from .. import _positive
 
 
 class StableSoftplusDense(nn.Module):
