@@ -185,7 +185,8 @@ def cases(options: argparse.Namespace) -> list[Case]:
                 raise UsageError(f"{name} needs --reference package.module:name")
             found.append(foreign_case(name, options.reference, peers))
             continue
-        calls = [call for call in REFERENCES if name in (call, call.partition("(")[0])]
+        variants = [call for call in REFERENCES if call.partition("(")[0] == name]
+        calls = [name] if name in REFERENCES else variants
         if not calls:
             close = difflib.get_close_matches(name, REFERENCES, 1)
             raise UsageError(

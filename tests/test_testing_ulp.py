@@ -51,6 +51,15 @@ def test_errors_of_known_size(wrong, error):
     assert found.maximum == error
 
 
+def test_a_subnormal_input_may_be_read_as_zero():
+    """Also among others that are NaN; a normal one may not."""
+    step = lambda x: np.where(x < 0, 2.0, 1.0)  # noqa: E731
+    for smallest, error in ((-1e-41, 0), (-1e-37, 2.0**22)):
+        inputs = np.array([np.nan, smallest, 1.0])
+        found = ulp_errors(jnp.ones_like, step, "float32", inputs=inputs)
+        assert found.maximum == error
+
+
 def test_every_pattern_comes_once():
     dtype = np.dtype("float16")
     whole = np.concatenate(list(patterns(dtype)))

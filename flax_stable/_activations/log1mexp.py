@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import expm1, log1p
+from .._precision import binary_scaled, expm1, expm1_parts, log_product
 from ._elementwise import as_floating, elementwise
 from .softplus import _curvature
 
@@ -33,7 +33,7 @@ def log1mexp(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32 errors observed stay below 2, 2.2 and 4.2 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.7, 2.3 and 4.3 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     Results below the smallest normal number may be flushed to zero.
@@ -56,8 +56,17 @@ def log1mexp(x: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _log1mexp_value(x: jax.Array) -> jax.Array:
-    small = jnp.log(-expm1(-x))
-    return jnp.where(x < 0.6931472, small, log1p(-jnp.exp(-jnp.maximum(x, 0.5))))
+    """log(1 - exp(-x)) in three ways, as x grows.
+
+    The logarithm of the difference; log(1 - expm1(log(2) - x)) - log(2) around log(2),
+    where exp(-x) is half of 1 and a small number; and log1p(-exp(-x)).
+    """
+    scale, high, tail = expm1_parts(-x)
+    m = -(scale * (high + tail) + (scale - 1))
+    k, f = binary_scaled(-jnp.exp(-jnp.maximum(x, 0.5)))
+    near = scale == 0.5
+    y = log_product(jnp.where(near, -1, k), jnp.where(near, -(high + tail), f))
+    return jnp.where(x < 0.41, jnp.log(m), y)
 
 
 def _log1mexp_slope(x: jax.Array) -> jax.Array:

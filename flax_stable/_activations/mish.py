@@ -35,7 +35,7 @@ def mish(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32 errors observed stay below 1.8, 3.5 and 4.6 ULP in value,
+    Accuracy: in float32 errors observed stay below 1.6, 3.2 and 4.7 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
     inputs, in float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward
     mode.  Results below the smallest normal number may be flushed to zero.

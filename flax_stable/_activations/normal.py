@@ -260,7 +260,9 @@ def _log_ndtr_value(x: jax.Array) -> jax.Array:
     half = tail > 0.3
     f = jnp.where(half, jnp.where(x < 0, 1, -1) * ((2 * y - 1) + 2 * y_rest), -tail)
     above = log_product(jnp.where(half, -1, 0).astype(x.dtype), jnp.clip(f, -0.35, 0.5))
-    return jnp.where(x < _BELOW, below, above)
+    # What the tail has lost in rounding, over the argument of the logarithm.
+    lost = jnp.where(half, 0, ((y - tail) + y_rest) / (1 - tail))
+    return jnp.where(x < _BELOW, below, above - lost)
 
 
 def _ratio(x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32 errors observed stay below 1.5, 3.4 and 4.6 ULP in value,
+    Accuracy: in float32 errors observed stay below 1.3, 3.3 and 4.3 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
     inputs, in float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward
     mode.  Results below the smallest normal number may be flushed to zero.

@@ -28,7 +28,7 @@ def errors(
         else:
             found = _distance(dtype, computed, exact, g)
         magnitude = np.abs(x)
-        if magnitude.min() < smallest:
+        if not magnitude.min() >= smallest:  # or NaN
             subnormal = (magnitude < smallest) & (x != 0) & (found > 0)
             at_zero = reference(np.copysign(0.0, x[subnormal].astype(np.float64)))
             read_as_zero = _distance(
