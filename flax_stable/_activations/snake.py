@@ -39,7 +39,7 @@ def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
 
     Residual: the input (and the parameter as it came).
 
-    Accuracy: in float32 errors observed stay below 1.8, 3 and 1 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.8, 3.5 and 1.1 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for the default parameter; for others from 1e-30 to 1e30 errors observed

@@ -268,13 +268,13 @@ PARAMETRIC = {
     ),
     "softcap(cap=30.0)": Expected(
         lambda x: 30 * mp.tanh(x / 30),
-        float32=(1.4, 2.9, 4.8),
+        float32=(1.4, 2.9, 5.12),
         limits=((-30, 30), (0, 0), (0, 0)),
         windows=both_signs((17.99, 18.01), (959.9, 960.1), (1309, 1311)),
     ),
     "snake": Expected(
         lambda x: x + mp.sin(x) ** 2,
-        float32=(1.75, 2.9, 1),
+        float32=(1.77, 3.46, 1.02),
         limits=((-np.inf, np.inf), (np.nan, np.nan), (np.nan, np.nan)),
         # Roots of derivatives, a switch, and where a multiple of pi is taken off x.
         windows=(
@@ -285,7 +285,7 @@ PARAMETRIC = {
     ),
     "snake(a=0.5)": Expected(
         lambda x: x + 2 * mp.sin(x / 2) ** 2,
-        float32=(1.75, 2.9, 0.6),
+        float32=(1.77, 3.46, 0.6),
         limits=((-np.inf, np.inf), (np.nan, np.nan), (np.nan, np.nan)),
         windows=both_signs((1.5707, 1.5709), (4.7123, 4.7125)),
     ),
@@ -331,7 +331,7 @@ NORMAL = {
     ),
     "log_ndtr": Expected(
         lambda x: mp.log(mp_normal(x)) if x < 0 else mp.log1p(-mp_normal(-x)),
-        float32=(1.8, 2.5, 3.4),
+        float32=(1.9, 2.4, 3.5),
         limits=((-np.inf, 0), (np.inf, 0), (-1, 0)),
         windows=(*around(-0.42, 0.424, 0.5244), (13.0, 13.01), (-2.61e19, -2.60e19)),
     ),
