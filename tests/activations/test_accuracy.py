@@ -110,7 +110,7 @@ def test_float64_sample(name):
     if TABLE[name].positive:
         x = np.abs(x)
     with jax.enable_x64(True):
-        for order, mode in [(0, "vjp"), *MODES]:
+        for order, mode in [(0, "vjp"), (1, "jvp"), (2, "vjp")]:
             found = ulp_errors(
                 find(fs, name),
                 lambda x, exact=REFERENCES[name][order]: exact(x.astype(np.longdouble)),

@@ -11,8 +11,6 @@ import flax_stable as fs
 from flax_stable.testing import REFERENCES
 from flax_stable.testing.references import find
 
-CASES = [(name, order) for name in TABLE for order in range(3)]
-
 
 def derivative(f, order):
     """The elementwise derivative of an order, compiled as a whole."""
@@ -95,14 +93,13 @@ def test_refuses_complex(name, x):
 
 
 @pytest.mark.parametrize("shape", [(), (3, 0, 2)])
-@pytest.mark.parametrize(("name", "order"), CASES)
-def test_any_shape(name, order, shape):
+@pytest.mark.parametrize("name", TABLE)
+def test_any_shape(name, shape):
     x = jnp.full(shape, 0.5, np.float32)
-    found = derivative(find(fs, name), order)(x)
-    assert (found.shape, found.dtype) == (shape, np.float32)
-    np.testing.assert_allclose(
-        found, REFERENCES[name][order](np.full(shape, 0.5)), rtol=1e-6
-    )
+    for order, found in enumerate(derivatives(find(fs, name), range(3))(x)):
+        assert (found.shape, found.dtype) == (shape, np.float32)
+        exact = REFERENCES[name][order](np.full(shape, 0.5))
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
 def kept(f, x):
