@@ -53,7 +53,10 @@ def test_errors_of_known_size(wrong, error):
 
 def test_a_subnormal_input_may_be_read_as_zero():
     """Also among others that are NaN; a normal one may not."""
-    step = lambda x: np.where(x < 0, 2.0, 1.0)  # noqa: E731
+
+    def step(x):
+        return np.where(x < 0, 2.0, 1.0)
+
     for smallest, error in ((-1e-41, 0), (-1e-37, 2.0**22)):
         inputs = np.array([np.nan, smallest, 1.0])
         found = ulp_errors(jnp.ones_like, step, "float32", inputs=inputs)

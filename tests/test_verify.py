@@ -347,7 +347,6 @@ def test_default_dtypes_orders_and_modes(monkeypatch):
 
 
 def test_a_reference_may_fix_parameters():
-
     for module in (fs, jax.nn):
         assert find(module, "elu(alpha=0.5)")(-1.0) == module.elu(-1.0, 0.5)
         assert find(module, "elu")(-1.0) == module.elu(-1.0)

@@ -64,6 +64,23 @@ def test_high_orders(name):
     np.testing.assert_allclose(third[: x.size], exact, rtol=1e-4, atol=1e-30)
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_float8_computes_in_float32(name):
+    arrays = [
+        jnp.array([0.25, 0.75, 1.5, 3, 6], dtype)
+        for dtype in ("float8_e4m3fn", "float8_e5m2")
+    ]
+    every = jax.jit(lambda xs: [derivatives(find(fs, name), range(3))(x) for x in xs])
+    found, wide = every(arrays), every([x.astype(np.float32) for x in arrays])
+    for x, a, b in zip(arrays, found, wide, strict=True):
+        for order in range(3):
+            assert a[order].dtype == x.dtype
+            np.testing.assert_array_equal(
+                np.asarray(a[order], np.float32),
+                np.asarray(b[order].astype(x.dtype), np.float32),
+            )
+
+
 @pytest.mark.parametrize(
     "x",
     [2, 2.5, True, np.float64(2), np.int8(2), np.ones((2, 0), np.int32)],
@@ -88,7 +105,10 @@ def test_promotes_as_jax_does(name, x):
 @pytest.mark.parametrize("x", [1j, np.ones(2, np.complex64)], ids=["scalar", "array"])
 @pytest.mark.parametrize("name", TABLE)
 def test_refuses_complex(name, x):
-    with pytest.raises(TypeError, match=r"is defined for real inputs.*complex64"):
+    function = name.partition("(")[0]
+    with pytest.raises(
+        TypeError, match=f"{function} is defined for real inputs.*complex64"
+    ):
         find(fs, name)(x)
 
 
@@ -126,7 +146,6 @@ def test_residual(name, dtype):
         np.testing.assert_array_equal(residual, f(x) if output else x)
 
 
-@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="the input is kept")
 def test_softplus_keeps_one_array_a_layer():
     """What a layer more costs a gradient, in arrays of the hidden size."""
 
@@ -143,7 +162,10 @@ def test_softplus_keeps_one_array_a_layer():
     def a_layer_more(activation):
         return (temporaries(activation, 16) - temporaries(activation, 8)) / 8
 
-    assert a_layer_more(fs.softplus) < 1.1 < 1.9 < a_layer_more(jax.nn.softplus)
+    ours, theirs = a_layer_more(fs.softplus), a_layer_more(jax.nn.softplus)
+    assert theirs > 1.9
+    # Before JAX 0.12 it is the input that is kept: no more than theirs.
+    assert ours < 1.1 if jax.__version_info__ >= (0, 12) else ours < theirs + 0.1
 
 
 def test_signs_of_zero():

@@ -106,6 +106,12 @@ def ruled(decorator, f):
     return rule
 
 
+def ruled_forward(f):
+    rule = jax.custom_jvp(lambda x: f(x))
+    rule.defjvp(lambda x, t: (f(*x), jvp(f, *t)(*x)))
+    return rule
+
+
 POLICIES = {
     "everything saveable": jax.checkpoint_policies.everything_saveable,
     "nothing saveable": jax.checkpoint_policies.nothing_saveable,
@@ -138,10 +144,12 @@ def transformed(f, x, g, t):
     second = {"vjp of vjp": vjp(vjp(f, g), t)(x), "jvp of jvp": jvp(jvp(f, t), g)(x)}
     for name, results in {
         "plain": both_orders(f, x, g, t),
+        "of vmap": both_orders(jax.vmap(f), x, g, t),
         "vmap": jax.vmap(functools.partial(both_orders, f))(x, g, t),
         "remat": both_orders(jax.checkpoint(f), x, g, t),
         "cond": both_orders(branched(f), x, g, t),
         "in custom_vjp": both_orders(ruled(fs.custom_vjp, f), x, g, t),
+        "in custom_jvp": both_orders(ruled_forward(f), x, g, t),
     }.items():
         pulled_back[name], pushed_forward[name], *seconds = results
         second[name], second[f"{name}, reverse"] = seconds

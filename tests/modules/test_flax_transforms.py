@@ -56,7 +56,7 @@ def test_linen_under_scan():
 
     def unrolled(params, x):
         for i in range(4):
-            one = jax.tree.map(lambda p: p[i], params)  # noqa: B023
+            one = jax.tree.map(lambda p, i=i: p[i], params)
             x, _ = Block().apply({"params": one}, x, None)
         return (x**2).sum()
 

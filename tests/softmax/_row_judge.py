@@ -108,18 +108,12 @@ def derivatives(f: Callable, order: int, mode: str = "vjp") -> Callable:
     return (lambda x, g, h: f(x), lambda x, g, h: first(x, g), second)[order]
 
 
-def row_errors(computed: jax.Array, exact, order: int = 0) -> np.ndarray:
-    """Errors in units in the last place of the row's largest term."""
+def row_errors(computed: jax.Array, exact, least: float = 0.0) -> np.ndarray:
+    """Errors in units in the last place of the row's largest term, or of ``least``."""
     exact, terms = exact if isinstance(exact, tuple) else (exact, np.abs(exact))
     info = jnp.finfo(computed.dtype)
     terms = np.maximum(terms, np.abs(exact))
-    least = float(info.smallest_normal)
-    if order:
-        # A share that is no normal number in the arithmetic within, of float32 at
-        # least, may be lost.  Where all terms of a derivative, which are products of
-        # shares, are so small, units are those of what is kept.
-        wide = np.finfo(np.float64 if info.bits == 64 else np.float32)
-        least = max(least, float(wide.tiny / wide.eps))
+    least = max(least, float(info.smallest_normal))
     largest = np.clip(terms.max(**AXIS), least, float(info.max))
     unit = np.exp2(np.floor(np.log2(largest)) - info.nmant)
     errors = np.abs(np.asarray(computed, np.float64) - exact) / unit

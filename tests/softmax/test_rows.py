@@ -12,11 +12,11 @@ import flax_stable as fs
 
 # The largest errors observed in float32, of value and two derivatives.
 OBSERVED = {
-    "softmax": (1.7, 4.3, 5.1),
-    "log_softmax": (1.7, 5.9, 7.6),
-    "logsumexp": (1.4, 3.2, 4.7),
-    "logmeanexp": (1.2, 3.2, 4.7),
-    "standardize": (3.0, 3.0, 6.5),
+    "softmax": (1.8, 3.7, 4.7),
+    "log_softmax": (1.3, 3.8, 6.3),
+    "logsumexp": (1.3, 1.8, 4.1),
+    "logmeanexp": (0.8, 1.8, 4.1),
+    "standardize": (2.7, 2.6, 6.5),
 }
 # Sizes, scales and offsets of rows.
 ROWS = [
@@ -57,7 +57,7 @@ def test_rows(name, dtype):
         f = jax.jit(derivatives(activation(name), order, mode))
         bound = OBSERVED[name][order] + 0.5 if dtype == "float32" else 0.51
         for row, args, truth in zip(rows, inputs, truths, strict=True):
-            worst = row_errors(f(*args), truth[order], order).max()
+            worst = row_errors(f(*args), truth[order]).max()
             assert worst <= bound, (row, order, mode)
 
 
@@ -68,7 +68,7 @@ def test_columns(name):
     args = [v.T for v in args]
     for order in range(3):
         found = jax.jit(derivatives(activation(name, 0), order))(*args)
-        worst = row_errors(found.T, truth[order], order).max()
+        worst = row_errors(found.T, truth[order]).max()
         assert worst <= OBSERVED[name][order] + 1
 
 
@@ -107,12 +107,14 @@ def test_a_sum_next_to_one():
 @pytest.mark.parametrize("n", [2, 33])
 @pytest.mark.parametrize("name", [name for name in EXACT if name != "standardize"])
 def test_far_below_the_top(name, n, mode):
-    # Logits so far apart that a gradient may consist of tiny shares alone.
+    # Logits so far apart that a gradient may consist of tiny shares alone.  One that is
+    # no normal number may be lost: there units are those of what is kept.
+    least = np.finfo(np.float32).tiny / np.finfo(np.float32).eps
     args = arguments(name, n, 30, 0, "float32", rows=2000)
     truth = exact(name, args)
     for order in (1, 2):
         found = jax.jit(derivatives(activation(name), order, mode))(*args)
-        assert row_errors(found, truth[order], order).max() <= 9
+        assert row_errors(found, truth[order], least).max() <= 9
 
 
 def transforms(name):

@@ -4,12 +4,13 @@ The tail of the distribution is a midpoint sum of an integral, whose error falls
 than any power of the step, and the residue that the sum leaves out: all positive.
 """
 
+import functools
+
 import numpy as np
 
 PI = np.longdouble("3.1415926535897932384626433832795028842")
 CUBIC = np.longdouble("0.044715")
 STEP = 0.625
-GAUSS = np.polynomial.legendre.leggauss(10)
 
 # Roots, in two parts: of first derivatives, and of the second of the form with tanh.
 EXACT_ROOT = (-0.7517915246935645, 1.495675917700988e-17)
@@ -51,6 +52,12 @@ def _phi(x):
     return _exp(-x * x / 2) / np.sqrt(2 * x.dtype.type(PI))
 
 
+@functools.cache
+def _gauss():
+    """Nodes and weights of quadrature: computed late, to keep the import light."""
+    return np.polynomial.legendre.leggauss(10)
+
+
 def _from_root(root, derivative, x, away):
     """The function of a given derivative that vanishes at the root.
 
@@ -59,7 +66,7 @@ def _from_root(root, derivative, x, away):
     d = (x - root[0]) - root[1]
     near = np.abs(d) < 0.1
     d, y = d[near], np.zeros_like(d[near])
-    for node, weight in zip(*GAUSS, strict=True) if d.size else ():
+    for node, weight in zip(*_gauss(), strict=True) if d.size else ():
         y += weight / 2 * derivative(root[0] + d * ((1 + node) / 2))
     away = np.array(away)
     away[near] = d * y
