@@ -1,4 +1,4 @@
-"""Writes docs/accuracy.md and the README's table from what was measured.
+"""Writes docs/accuracy.md, docs/performance.md and the README's table from results.
 
     python benchmarks/report.py [--check]
 
@@ -11,6 +11,9 @@ Reads the files in benchmarks/results/ that these wrote (VERSION is that of JAX)
         --json benchmarks/results/sampled-cpu-jax-VERSION.json
     python benchmarks/run.py --json benchmarks/results/cpu-jax-VERSION.json
 
+and, where there is a GPU, the last one with gpu in the place of cpu.  The figures in
+docs/ are drawn by its last section, not here: run it on the newest JAX last.
+
 With --check nothing is written: the status is 1 where a file is not what they make.
 """
 
@@ -21,6 +24,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from grid import grid
+from performance import performance_page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -78,11 +84,6 @@ def collect(files: Iterable[dict[str, Any]]) -> dict[Key, Found]:
 def number(error: float) -> str:
     """Three digits, the last one rounded to the nearest; infinity as its sign."""
     return "∞" if error == float("inf") else f"{error:.3g}" if error < 1e4 else "> 10⁴"
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def inputs(counts: Iterable[int]) -> str:
@@ -173,12 +174,21 @@ def readme_table(table: dict[Key, Found], costs: dict[str, Any]) -> str:
         return f"{number(found.peer.maximum)} → {number(found.ours.maximum)}"
 
     rows = []
+    kept_bytes = {
+        row["function"]: row["bytes"]
+        for row in costs["bytes"]
+        if row["dtype"] == "float32"
+    }
+    largest = max(row["size"] for row in costs["time"])
+    ratios = {
+        (row["function"], row["what"]): row["ratios"]["ours"].get("jax.nn")
+        for row in costs["time"]
+        if (row["dtype"], row["size"]) == ("float32", largest)
+    }
     for name in SHOWN:
-        kept = costs["bytes"][name]["float32"]
+        kept = kept_bytes[name]
         times = (
-            costs["time"][name][setting]["ours"]
-            / costs["time"][name][setting]["jax.nn"]
-            for setting in ("jit call, 1M", "jit grad, 1M")
+            ratios[name, what]["median"] for what in ("value", "value and gradient")
         )
         rows.append(
             [
@@ -191,7 +201,8 @@ def readme_table(table: dict[Key, Found], costs: dict[str, Any]) -> str:
             ]
         )
     head = ["", "gradient, bfloat16", "second derivative, bfloat16"]
-    head += ["gradient, float32", "bytes kept", "time, value", "time, gradient"]
+    head += ["gradient, float32", "bytes kept", "time, value"]
+    head += ["time, value and gradient"]
     return grid(head, rows)
 
 
@@ -208,12 +219,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     results = {v: read("exhaustive-", v) + read("sampled-", v) for v in VERSIONS}
     newest = VERSIONS[0]
-    table = readme_table(collect(results[newest]), *read("", newest))
+    costs = {v: read("", v) for v in VERSIONS}
+    table = readme_table(collect(results[newest]), *costs[newest])
+    on_gpu = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))]
+    measured = [record for found in costs.values() for record in found]
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     pages = {
         ROOT / "docs" / "accuracy.md": accuracy_page(results),
+        ROOT / "docs" / "performance.md": performance_page([*measured, *on_gpu]),
         readme: f"{before}{BEGIN}\n{table}\n{END}{after}",
     }
     stale = [p for p, text in pages.items() if not p.exists() or p.read_text() != text]

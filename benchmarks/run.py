@@ -1,135 +1,163 @@
-"""Measures flax_stable against jax.nn, side by side in one process.
+"""Measures flax_stable against its peers, side by side in one process.
 
-    python benchmarks/run.py [bytes] [time] [--only NAME ...] [--json FILE]
+    python benchmarks/run.py [SECTION ...] [--only NAME ...] [--peers NAME ...]
+                             [--json FILE] ...
 
-bytes:  what the backward pass keeps for one float32 element.
-time:   the time of flax_stable over that of jax.nn, below 1 where it is faster.  Both
-        run in turns after a warm-up, each call waited for, and medians are divided.
+bytes:      what the backward pass keeps.
+eager:      the time of a call that is not compiled as a whole.
+time:       the time of compiled functions, alone and with their gradient.
+compile:    the time to trace and to compile a model of twelve layers.
+models:     memory and step time of MLPs and transformers.
+bandwidth:  the share of a GPU's copy bandwidth that functions reach.
+plots:      draws docs/*.png from what FILE holds, and measures errors for one of them.
+
+Peers: jax.nn; jax.checkpoint of the same; tfp, TensorFlow Probability on JAX; torch and
+torch.compile; on a GPU also liger and tokamax.  All but the first two are optional: what
+is not installed is skipped with a word.  `pip install --group bench` brings most.
+
+All contenders run in turns after a warm-up, each call waited for; ratios are taken round
+by round, and their median is printed, with the quartiles.  Sections that are not run
+stay in FILE as they are, where it is of the same machine and versions.
 
 Errors are measured by `python -m flax_stable verify --against jax.nn`.
 """
 
 import argparse
+import functools
 import json
+import os
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import bandwidth
+import compilation
 import jax
-import jax.numpy as jnp
+import models
+import plots
+import single
+from contenders import functions
 
-import flax_stable as fs
+PEERS = ("jax.nn", "jax.checkpoint", "tfp", "torch", "torch.compile")
+GPU_PEERS = ("liger", "tokamax")
 
-# Functions that jax.nn has under the same name, and forms that an argument chooses.
-PEERS: dict[str, tuple[Callable, Callable]] = {
-    name: (getattr(fs, name), getattr(jax.nn, name))
-    for name in fs.testing.REFERENCES
-    if hasattr(jax.nn, name)
-}
-PEERS["gelu(approximate=False)"] = (
-    lambda x: fs.gelu(x, approximate=False),
-    lambda x: jax.nn.gelu(x, approximate=False),
-)
-
-
-def kept_bytes(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Bytes that the backward pass of ours and of the peer keeps for an element."""
-    x = jnp.ones(1024)
-    sizes = [
-        sum(residual.nbytes for residual in jax.tree.leaves(jax.vjp(f, x)[1])) / x.size
-        for f in PEERS[name]
-    ]
-    return {"float32": sizes}
-
-
-def gradient(f: Callable) -> Callable:
-    return jax.grad(lambda x: f(x).sum())
-
-
-def compiled_gradient(f: Callable) -> Callable:
-    return jax.jit(gradient(f))
-
-
-# name: (what is timed, number of elements, calls per sample)
-SETTINGS: dict[str, tuple[Callable, int, int]] = {
-    "eager call": (lambda f: f, 16, 200),
-    "eager grad": (gradient, 16, 20),
-    "jit call, 1M": (jax.jit, 2**20, 5),
-    "jit grad, 1M": (compiled_gradient, 2**20, 5),
+# name: (what is measured, a row at a time; how a row is printed)
+SECTIONS: dict[str, tuple[Callable[..., Iterator[dict]], Callable[[dict], str]]] = {
+    "bytes": (single.kept_bytes, single.show_bytes),
+    "eager": (single.eager, single.show_eager),
+    "time": (single.times, single.show_time),
+    "compile": (compilation.measure, compilation.show),
+    "models": (models.measure, models.show),
+    "bandwidth": (bandwidth.measure, bandwidth.show),
 }
 
 
-def times(name: str, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Median seconds of ours and of the peer, in each setting."""
-    rows = {}
-    for setting, (build, size, calls) in SETTINGS.items():
-        x = jnp.linspace(-10.0, 10.0, size)
-        contenders = [build(f) for f in PEERS[name]]
-        samples: list[list[float]] = [[], []]
-        for i in range(options.rounds + 1):
-            for k in (i % 2, 1 - i % 2):
-                start = time.perf_counter()
-                for _ in range(calls):
-                    jax.block_until_ready(contenders[k](x))
-                if i > 0:  # the first round compiles
-                    samples[k].append((time.perf_counter() - start) / calls)
-        rows[setting] = [statistics.median(s) for s in samples]
-    return rows
+def processor() -> str:
+    """What computes: the name of the GPU or the CPU, and how many."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    cores = f"{os.cpu_count()} cores"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return f"{platform.processor()}, {cores}"
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return f"{names[0] if names else platform.machine()}, {cores}"
 
 
-def both(ours: float, peer: float) -> str:
-    return f"{peer:.3g} -> {ours:.3g}"
+def environment() -> dict[str, str]:
+    """The machine and the versions of what runs on it."""
+    found = {
+        "device": processor(),
+        "platform": jax.default_backend(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+    for package in ("jax", "jaxlib", "flax", "torch", "tfp-nightly", "tokamax"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            pass
+    return found
 
 
-def ratio(ours: float, peer: float) -> str:
-    return f"{ours / peer:.2f}"
+def geometric_means(rows: list[dict]) -> Iterator[str]:
+    """Of the medians of ratios, over the rows that a peer is in."""
+    ratios = [row["ratios"]["ours"] for row in rows if "ours" in row.get("ratios", {})]
+    for peer in dict.fromkeys(peer for found in ratios for peer in found):
+        medians = [found[peer]["median"] for found in ratios if peer in found]
+        mean = statistics.geometric_mean(medians)
+        yield f"geometric mean of {len(medians)} ratios to {peer}: {mean:.3f}"
 
 
-# name: (heading, what is measured, how ours and the peer's are shown)
-SECTIONS: dict[str, tuple[str, Callable, Callable[[float, float], str]]] = {
-    "bytes": ("bytes kept, jax.nn -> ours", kept_bytes, both),
-    "time": ("time of ours / time of jax.nn", times, ratio),
-}
+def write(path: Path, record: dict[str, Any]) -> None:
+    """One row a line: files stay small, and changes legible."""
+    parts = []
+    for key, value in record.items():
+        text = json.dumps(value, indent=1)
+        if isinstance(value, list):
+            rows = ",\n".join(json.dumps(row) for row in value)
+            text = f"[\n{rows}\n]"
+        parts.append(f"{json.dumps(key)}: {text}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
-def main(argv: list[str] | None = None) -> int:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    several = functools.partial(parser.add_argument, nargs="+", metavar="NAME")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="default: all")
-    parser.add_argument("--only", nargs="+", choices=PEERS, help="functions to measure")
-    parser.add_argument("--rounds", type=int, default=30, help="of timing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="to write")
+    several("--only", help="functions to measure")
+    several("--models", help="models to measure")
+    several("--peers", choices=[*PEERS, *GPU_PEERS], default=[*PEERS, *GPU_PEERS])
+    several("--dtypes", default=["float32", "bfloat16"])
+    several("--sizes", type=int, default=[2**18, 2**24], help="elements, for time")
+    parser.add_argument("--rounds", type=int, default=7, help="of timing, 2 or more")
+    parser.add_argument("--scale", type=int, default=8, help="of models")
+    parser.add_argument("--side", type=int, default=8192, help="for bandwidth")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="to read and write")
+    parser.add_argument("--figures", type=Path, default=plots.FOLDER, metavar="FOLDER")
     options = parser.parse_args(argv)
-    if unknown := set(options.sections) - set(SECTIONS):
-        parser.error(f"expected sections {', '.join(SECTIONS)}, but got {unknown}")
+    known = {"sections": [*SECTIONS, "plots"], "only": list(functions())}
+    known["models"] = list(models.models(options.scale))
+    for option, names in known.items():
+        if unknown := set(getattr(options, option) or []) - set(names):
+            parser.error(f"{option} are {', '.join(names)}, but got {unknown}")
+    if options.rounds < 2:
+        parser.error(f"--rounds must be 2 or more, but got {options.rounds}")
+    return options
 
-    record: dict[str, Any] = {
-        "device": jax.devices()[0].device_kind,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "jaxlib", "flax")},
-    }
-    print(", ".join(f"{k} {v}" for k, v in record.items()))
-    for section in options.sections or SECTIONS:
-        heading, measure, show = SECTIONS[section]
-        rows = {name: measure(name, options) for name in options.only or PEERS}
-        columns = list(next(iter(rows.values())))
-        print(f"\n{heading}\n{'':24}" + "".join(f"{c:>19}" for c in columns))
-        for name, row in rows.items():
-            cells = (show(*row[c]) for c in columns)
-            print(f"{name:24}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
-        record[section] = {
-            name: {c: {"ours": a, "jax.nn": b} for c, (a, b) in row.items()}
-            for name, row in rows.items()
-        }
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    record: dict[str, Any] = {"environment": environment()}
+    if options.json and options.json.exists():
+        kept = json.loads(options.json.read_text())
+        if kept.get("environment") == record["environment"]:
+            record = kept
+        else:
+            print(f"{options.json} is of another machine or version: starting anew")
+    print(", ".join(f"{k} {v}" for k, v in record["environment"].items()))
+    for section in options.sections or [*SECTIONS, "plots"]:
+        print(f"\n{section}", flush=True)
+        if section == "plots":
+            plots.draw(record, options.figures)
+            continue
+        measure, show = SECTIONS[section]
+        rows = []
+        for row in measure(options):
+            print(show(row), flush=True)
+            rows.append(row)
+        print(*geometric_means(rows), sep="\n")
+        record[section] = rows
+        if options.json:
+            write(options.json, record)
     return 0
 
 

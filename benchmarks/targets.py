@@ -1,0 +1,133 @@
+"""What the library aims at in time and memory, and what was found of it."""
+
+import statistics
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+# A ratio of times up to here may be noise.
+EVEN = 1.05
+# What takes a fraction of the time that jax.nn takes.
+FAST = ("softplus", "log_sigmoid", "mish")
+MODELS = {"gelu": ("mlp, gelu", "gpt"), "swiglu": ("mlp, swiglu", "llama")}
+# The share of jax.nn's temporaries: with the activation alone, and as one block.
+SHARES = {"gelu": (0.50, 0.30), "swiglu": (0.65, 0.45)}
+OURS = ("ours", "ours, fused")
+
+
+class Aim(NamedTuple):
+    """A target and the figures that it is for.
+
+    Attributes:
+      what: what is aimed at.
+      bound: the largest figure that keeps it.
+      found: figures, each with what it is of.
+    """
+
+    what: str
+    bound: float
+    found: list[tuple[float, str]]
+
+    @property
+    def missed(self) -> list[tuple[float, str]]:
+        return [pair for pair in self.found if pair[0] > self.bound]
+
+
+def label(row: dict[str, Any]) -> str:
+    """What a row is of, in words."""
+    name = f"`{row['function']}`" if "function" in row else row["model"]
+    keys = ("what", "dtype", "size", "form")
+    parts = (row[key] for key in keys if key in row)
+    return ", ".join([name, *(f"{p:,}" if isinstance(p, int) else p for p in parts)])
+
+
+def ratios(
+    rows: Iterable[dict[str, Any]], peer: str, own: str = "ours"
+) -> Iterator[tuple[float, dict]]:
+    """The medians of the ratios to a peer, each with its row."""
+    for row in rows:
+        found = row["ratios"].get(own, {})
+        if peer in found:
+            yield found[peer]["median"], row
+
+
+def time_aims(rows: list[dict]) -> Iterator[Aim]:
+    found = [(ratio, row) for ratio, row in ratios(rows, "jax.nn")]
+    fast, other = (
+        [
+            (ratio, label(row))
+            for ratio, row in found
+            if (row["function"] in FAST) == is_
+        ]
+        for is_ in (True, False)
+    )
+    names = ", ".join(f"`{name}`" for name in FAST)
+    yield Aim(f"time of {names} over that of `jax.nn`", 0.5, fast)
+    yield Aim("time of every other function", EVEN, other)
+    mean = statistics.geometric_mean(ratio for ratio, _ in found)
+    yield Aim("their geometric mean", 0.75, [(mean, f"{len(found)} ratios")])
+
+
+def compile_aims(rows: list[dict]) -> Iterator[Aim]:
+    both = [row for row in rows if row["what"] == "both"]
+    found = [(ratio, f"`{row['function']}`") for ratio, row in ratios(both, "jax.nn")]
+    yield Aim("time to trace and compile twelve layers", 1.2, found)
+
+
+def byte_shares(
+    rows: Iterable[dict], own: str, peer: str
+) -> Iterator[tuple[float, str]]:
+    """Temporaries of ours over those of a peer, where ours is there."""
+    for row in rows:
+        if own in row["bytes"]:
+            yield row["bytes"][own] / row["bytes"][peer], label(row)
+
+
+def model_aims(rows: list[dict]) -> Iterator[Aim]:
+    for activation, bounds in SHARES.items():
+        scanned = [
+            row
+            for row in rows
+            if row["model"] in MODELS[activation] and row["form"] == "scanned"
+        ]
+        for own, bound in zip(OURS, bounds, strict=True):
+            how = "as one block" if own == "ours, fused" else "alone"
+            yield Aim(
+                f"temporaries over those of `jax.nn`, scanned, {activation} {how}",
+                bound,
+                list(byte_shares(scanned, own, "jax.nn")),
+            )
+    for own in OURS:
+        how = "of the block" if own == "ours, fused" else "of the activation"
+        yield Aim(
+            f"temporaries {how} over those of `jax.checkpoint(activation)`",
+            1.0,
+            list(byte_shares(rows, own, "jax.checkpoint")),
+        )
+    for peer in ("jax.nn", "jax.checkpoint"):
+        found = [
+            (ratio, f"{label(row)}, {own}")
+            for own in OURS
+            for ratio, row in ratios(rows, peer, own)
+        ]
+        yield Aim(f"time of a step over that of `{peer}`", EVEN, found)
+
+
+def bandwidth_aims(rows: list[dict]) -> Iterator[Aim]:
+    found = [(1 / row["shares"]["ours"], label(row)) for row in rows if "shares" in row]
+    yield Aim("time over that of copying as much, GPU", 1 / 0.9, found)
+
+
+AIMS = {
+    "time": time_aims,
+    "compile": compile_aims,
+    "models": model_aims,
+    "bandwidth": bandwidth_aims,
+}
+
+
+def aims(record: dict[str, Any]) -> list[Aim]:
+    """Those that the record has figures for."""
+    found = [
+        aim for key, of in AIMS.items() if record.get(key) for aim in of(record[key])
+    ]
+    return [aim for aim in found if aim.found]
