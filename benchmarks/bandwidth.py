@@ -11,8 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+import flax_stable as fs
 import torch_peers
-from contenders import GATED, Function, cotangent, functions, inputs, optional
+from contenders import GATED, Function, cotangent, inputs, optional
 from single import chosen, contenders, load_torch
 from timing import Run, interleaved, repeat, rounded, shown, summary
 

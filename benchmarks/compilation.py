@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from contenders import stock
-from timing import shown, summary
 
 import flax_stable as fs
+from contenders import stock
+from timing import shown, summary
 
 ACTIVATIONS = ("softplus", "tanh", "elu", "silu", "mish", "gelu")
 LAYERS, WIDTH, BATCH = 12, 256, 32

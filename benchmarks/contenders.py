@@ -95,7 +95,7 @@ def functions() -> dict[str, Function]:
 
 
 def inputs(function: Function, shape: tuple[int, ...], dtype: str) -> list[jax.Array]:
-    """What a layer passes on: normal numbers, three times as wide to reach the tails."""
+    """What a layer sees: normal numbers, three times as wide to reach the tails."""
     keys = jax.random.split(jax.random.key(0), function.arity)
     args = [3 * jax.random.normal(key, shape) for key in keys]
     if function.positive:

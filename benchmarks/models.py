@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from timing import interleaved, repeat, shown, summary
 
 import flax_stable as fs
+from timing import interleaved, repeat, shown, summary
 
 OURS = ("ours", "ours, fused")
 

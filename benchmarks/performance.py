@@ -148,7 +148,7 @@ def compile_section(rows: list[dict]) -> str:
         took = found["both",]["seconds"]["jax.nn"]
         lines.append([f"`{name}`", *cells, f"{took * 1e3:.0f}"])
     head = ["", *map(heading, columns), "both, `jax.nn`, ms"]
-    return f"""### Time to trace and to compile the gradient of twelve layers, over `jax.nn`
+    return f"""### Time to trace and compile twelve layers, over that of `jax.nn`
 
 {grid(head, lines)}
 """

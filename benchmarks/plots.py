@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md: errors, bytes kept and times, ours and a peer's."""
+"""The figures of docs/performance.md: errors, bytes kept and times."""
 
 import itertools
 import math
@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from contenders import optional
 
 import flax_stable as fs
+from contenders import optional
 
 FOLDER = Path(__file__).parents[1] / "docs"
 # Colors that the color-blind tell apart too (Okabe and Ito).
@@ -51,7 +51,7 @@ def interval_errors(f: Any, reference: Any, dtype: str) -> np.ndarray:
 def draw_errors(plt: Any, footer: str, path: Path) -> None:
     dtypes = ("bfloat16", "float32")
     figure, axes = plt.subplots(
-        2, len(SHOWN), figsize=(10, 5), sharex=True, sharey=True
+        2, len(SHOWN), figsize=(10, 5), sharex=True, sharey=True, squeeze=False
     )
     centers = LOW + (np.arange(INTERVALS) + 0.5) * (HIGH - LOW) / INTERVALS
     for (dtype, name), ax in zip(
@@ -75,7 +75,7 @@ def draw_errors(plt: Any, footer: str, path: Path) -> None:
                 color=color,
             )
         ax.set(yscale="log", ylim=(0.1, TOP * 2), xlim=(LOW, HIGH))
-        ax.set_title(f"{name}′, {dtype}")
+        ax.set_title(f"{name}', {dtype}")
     for ax in axes[-1]:
         ax.set_xlabel("x")
     for ax in axes[:, 0]:

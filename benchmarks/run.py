@@ -11,13 +11,13 @@ models:     memory and step time of MLPs and transformers.
 bandwidth:  the share of a GPU's copy bandwidth that functions reach.
 plots:      draws docs/*.png from what FILE holds, and measures errors for one of them.
 
-Peers: jax.nn; jax.checkpoint of the same; tfp, TensorFlow Probability on JAX; torch and
-torch.compile; on a GPU also liger and tokamax.  All but the first two are optional: what
-is not installed is skipped with a word.  `pip install --group bench` brings most.
+Peers: jax.nn; jax.checkpoint of the same; tfp, TensorFlow Probability on JAX; torch
+and torch.compile; on a GPU also liger and tokamax.  All but the first two are optional:
+what is not installed is skipped with a word.  `pip install --group bench` brings most.
 
-All contenders run in turns after a warm-up, each call waited for; ratios are taken round
-by round, and their median is printed, with the quartiles.  Sections that are not run
-stay in FILE as they are, where it is of the same machine and versions.
+All contenders run in turns after a warm-up, each call waited for; ratios are taken
+round by round, and their median is printed, with the quartiles.  Sections that are not
+run stay in FILE as they are, where it is of the same machine and versions.
 
 Errors are measured by `python -m flax_stable verify --against jax.nn`.
 """
@@ -34,9 +34,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import bandwidth
 import compilation
-import jax
 import models
 import plots
 import single
@@ -118,7 +119,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     several("--peers", choices=[*PEERS, *GPU_PEERS], default=[*PEERS, *GPU_PEERS])
     several("--dtypes", default=["float32", "bfloat16"])
     several("--sizes", type=int, default=[2**18, 2**24], help="elements, for time")
-    parser.add_argument("--rounds", type=int, default=7, help="of timing, 2 or more")
+    parser.add_argument("--rounds", type=int, default=5, help="of timing, 2 or more")
     parser.add_argument("--scale", type=int, default=8, help="of models")
     parser.add_argument("--side", type=int, default=8192, help="for bandwidth")
     parser.add_argument("--json", type=Path, metavar="FILE", help="to read and write")

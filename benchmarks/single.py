@@ -1,9 +1,10 @@
-"""One function at a time: bytes kept, an eager call's time, the time of many elements."""
+"""One function at a time: what it keeps, what a call costs, how fast it is."""
 
 import argparse
 from collections.abc import Callable, Iterator
 
 import jax
+
 import torch_peers
 from contenders import Function, cotangent, functions, inputs, with_gradient
 from timing import Run, interleaved, repeat, shown, summary
@@ -20,16 +21,17 @@ def contenders(
     function: Function, args: list[jax.Array], options: argparse.Namespace
 ) -> dict[str, Callable]:
     """Ours, then the peers in JAX that were asked for and take such arguments."""
+    peers = dict(function.peers)
+    if "jax.nn" in peers:
+        peers["jax.checkpoint"] = jax.checkpoint(peers["jax.nn"])
     found = {"ours": function.ours}
-    for peer, f in function.peers.items():
-        if peer in options.peers:
-            try:
-                jax.eval_shape(f, *args)
-                found[peer] = f
-            except (TypeError, ValueError) as e:
-                print(f"{peer} is skipped: {e}")
-    if "jax.nn" in function.peers and "jax.checkpoint" in options.peers:
-        found["jax.checkpoint"] = jax.checkpoint(function.peers["jax.nn"])
+    for peer in [peer for peer in peers if peer in options.peers]:
+        try:
+            jax.eval_shape(peers[peer], *args)
+        except (TypeError, ValueError) as e:
+            print(f"{peer} is skipped: {e}")
+        else:
+            found[peer] = peers[peer]
     return found
 
 

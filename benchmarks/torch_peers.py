@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from contenders import optional
 from timing import Run
 
@@ -99,7 +100,7 @@ def runs(
 
 
 def kept_bytes(torch: Any, name: str, args: list[jax.Array]) -> float | None:
-    """Bytes that PyTorch keeps for an element of the (first) input, each storage counted once."""
+    """Bytes that PyTorch keeps for an element; each storage counts once."""
     if torch is None or name not in FUNCTIONS:
         return None
     kept: dict[int, int] = {}
