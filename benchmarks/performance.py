@@ -191,6 +191,7 @@ activation, and with our activation and dense layer in one.
 
 def bandwidth_section(rows: list[dict]) -> str:
     shared = [row for row in rows if "shares" in row]
+    layers = [row for row in rows if "shares" not in row]
     peers = list(dict.fromkeys(peer for row in shared for peer in row["shares"]))
     lines = []
     for row in shared:
@@ -200,6 +201,22 @@ def bandwidth_section(rows: list[dict]) -> str:
     return f"""### Share of the bandwidth of a copy
 
 {grid(["", "", "dtype", *peers], lines)}
+
+{layer_table(layers)}"""
+
+
+def layer_table(rows: list[dict]) -> str:
+    """Where tokamax was there: two products and swiglu between them."""
+    if not rows:
+        return ""
+    peers = list(rows[0]["ratios"]["ours"])
+    lines = [
+        [row["what"], row["dtype"], *(ratio(median(row, peer)) for peer in peers)]
+        for row in rows
+    ]
+    return f"""### Time of a gated layer over that of peers
+
+{grid(["", "dtype", *peers], lines)}
 """
 
 

@@ -201,8 +201,8 @@ def readme_table(table: dict[Key, Found], costs: dict[str, Any]) -> str:
             ]
         )
     head = ["", "gradient, bfloat16", "second derivative, bfloat16"]
-    head += ["gradient, float32", "bytes kept", "time, value"]
-    head += ["time, value and gradient"]
+    head += ["gradient, float32", "bytes kept", f"time, {largest:,} elements: value"]
+    head += ["value and gradient"]
     return grid(head, rows)
 
 
