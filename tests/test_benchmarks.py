@@ -130,7 +130,7 @@ def timed(function, median):
 
 def test_what_misses_its_target_is_listed():
     rows = [timed("softplus", 0.45), timed("tanh", 1.04), timed("gelu", 1.6)]
-    record = {"time": rows}
+    record = {"environment": {"jax": "0.12.0"}, "time": rows}
     fast, other, mean = targets.aims(record)
     assert (fast.missed, len(other.missed)) == ([], 1)
     assert mean.found[0][0] == pytest.approx((0.45 * 1.04 * 1.6) ** (1 / 3))
@@ -150,8 +150,19 @@ def test_memory_of_models_is_held_to_jax_checkpoint():
         "bytes": {"jax.nn": 100, "jax.checkpoint": 45, "ours": 49, "ours, fused": 29},
         "ratios": {},
     }
-    found = {aim.what: aim for aim in targets.aims({"models": [row]})}
-    missed = [what for what, aim in found.items() if aim.missed]
-    of_activation = "temporaries of the activation over those of "
-    assert missed == [f"{of_activation}`jax.checkpoint(activation)`"]
+    record = {"environment": {"jax": "0.12.0"}, "models": [row]}
+    found = targets.aims(record)
+    missed = [aim.what for aim in found if aim.missed]
+    peer = "`jax.checkpoint(activation)`"
+    assert missed == [f"temporaries over those of {peer}, activation alone"]
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("version, judged", [("0.12.0.1", 2), ("0.10.2", 1)])
+def test_an_unrolled_block_is_not_judged_on_the_oldest_jax(version, judged):
+    sizes = {"jax.nn": 100, "jax.checkpoint": 45, "ours, fused": 50}
+    row = {"model": "gpt", "dtype": "float32", "form": "unrolled", "bytes": sizes}
+    rows = [{**row, "ratios": {}}, {**row, "ratios": {}, "form": "scanned"}]
+    record = {"environment": {"jax": version}, "models": rows}
+    *_, block = targets.aims(record)
+    assert len(block.missed) == judged
