@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from .._precision import widen
 from ._elementwise import as_floating, elementwise
 from .piecewise import as_integer, is_exact, ramp
 
@@ -229,10 +230,12 @@ def sparse_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     return _sparse_sigmoid(as_floating("sparse_sigmoid", x))
 
 
-_hard_tanh = ramp(lambda x: jnp.clip(x, -1, 1), lambda x: jnp.abs(x) <= 1)
+_hard_tanh = ramp(
+    lambda x: jnp.where(x > 1, 1, jnp.where(x < -1, -1, x)), lambda x: jnp.abs(x) <= 1
+)
 # x + 3 is exact near -3, and within one rounding elsewhere.
 _hard_sigmoid = ramp(
-    lambda x: jnp.clip(x + 3, 0, 6) / 6, lambda x: jnp.abs(x) < 3, 1 / 6
+    lambda x: jnp.clip(widen(x) + 3, 0, 6) / 6, lambda x: jnp.abs(x) < 3, 1 / 6
 )
 
 

@@ -15,19 +15,19 @@ from ._parametric import pull_back, with_parameters
 def ramp(value: Callable, rises: Callable, slope: float = 1.0) -> Callable:
     """The function ``value``, flat but for where it ``rises``: all that its rule keeps.
 
-    ``value`` is a function of one float32 or float64 array, ``rises`` of an array of
-    any floating dtype.
+    Both are functions of an array of any floating dtype.
     """
 
     @custom_vjp
     def f(x):
-        return narrow(value(widen(x)), x)
+        return narrow(value(x), x)
 
     def fwd(x):
         return f(x), rises(x)
 
     def bwd(rising, g):
-        return (jnp.where(rising, narrow(slope * widen(g), g), 0),)
+        ct = g if slope == 1 else narrow(slope * widen(g), g)
+        return (jnp.where(rising, ct, 0),)
 
     f.defvjp(fwd, bwd)
     return f
@@ -260,7 +260,10 @@ def identity(x: jax.typing.ArrayLike) -> jax.Array:
 
 
 _relu = ramp(lambda x: jnp.maximum(x, 0), lambda x: x > 0)
-_relu6 = ramp(lambda x: jnp.clip(x, 0, 6), lambda x: (x > 0) & (x < 6))
+_relu6 = ramp(
+    lambda x: jnp.where(x > 6, 6, jnp.where(x < 0, 0, x)),
+    lambda x: (x > 0) & (x < 6),
+)
 
 
 @custom_vjp

@@ -111,10 +111,9 @@ def _sigmoid_value(x: jax.Array) -> jax.Array:
 
 
 def _sigmoid_slope(x: jax.Array) -> jax.Array:
-    """w (1 - w): in w = e / (1 + e) <= 1/2 the errors of e cancel as they grow."""
+    """e / (1 + e)^2, e = exp(-|x|), of which the errors cancel as e grows."""
     e = jnp.exp(-jnp.abs(x))
-    w = e / (1 + e)
-    return w * (1 - w)
+    return e / (1 + e * (2 + e))
 
 
 # (tanh(a) / a - 1) / a^2 in powers of a^2 on 0 <= a <= 0.625: fitted as in
@@ -130,20 +129,19 @@ _TANH = (
 
 
 def _tanh_value(x: jax.Array) -> jax.Array:
-    """An odd polynomial up to 0.6 and 1 - 2 e / (1 + e), e = exp(-2|x|), beyond."""
+    """An odd polynomial up to 0.6 and 1 - 2 / (1 + exp(2|x|)) beyond."""
     a = jnp.abs(x)
-    e = jnp.exp(-2 * a)
     if x.dtype == np.float64:
         m = expm1(-2 * a)
         near = -m / (2 + m)
     else:
         near = a + a * (a * a * polynomial(_TANH, a * a))
-    y = jnp.where(a < 0.6, near, 1 - 2 * (e / (1 + e)))
-    return jnp.sign(x) * y
+    y = jnp.where(a < 0.6, near, 1 - 2 / (1 + jnp.exp(2 * a)))
+    return jnp.copysign(y, x)
 
 
 def _double_tanh_slope(x: jax.Array) -> jax.Array:
-    """2 tanh'(x) = 8 w (1 - w), w = e / (1 + e), e = exp(-2|x|).
+    """2 tanh'(x) = 8 e / (1 + e)^2, e = exp(-2|x|).
 
     Twice, because tanh'' = -2 tanh tanh' is a normal number where tanh' is none any
     more.  Far out e is taken times exp(8), since it underflows before its multiple.
@@ -151,8 +149,8 @@ def _double_tanh_slope(x: jax.Array) -> jax.Array:
     a = jnp.abs(x)
     far = a > 40
     e = jnp.exp(jnp.where(far, 8, 0) - 2 * a)
-    w = e / (1 + e)
-    return jnp.where(far, 8 * np.exp(-8), 8).astype(x.dtype) * (w * (1 - w))
+    scale = jnp.where(far, 8 * np.exp(-8), 8).astype(x.dtype)
+    return scale * (e / (1 + e * (2 + e)))
 
 
 sigmoid_slope: Callable = elementwise(
@@ -162,4 +160,6 @@ _sigmoid: Callable = elementwise(_sigmoid_value, sigmoid_slope)
 _double_slope: Callable = elementwise(
     _double_tanh_slope, lambda x: -2 * _double_slope(x) * _tanh(x)
 )
-_tanh: Callable = elementwise(_tanh_value, lambda x: 0.5 * _double_slope(x))
+_tanh: Callable = elementwise(
+    _tanh_value, lambda x: 0.5 * _double_slope(x), coarse=jnp.tanh
+)
