@@ -6,7 +6,7 @@ from flax import nnx
 from .._activations._rows import Axis
 from .._activations.softmax import log_softmax, softmax
 from .._activations.standardize import standardize
-from .._gated import glu
+from .._gated.units import glu
 
 
 class GLU(nnx.Module):
