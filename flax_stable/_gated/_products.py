@@ -70,7 +70,7 @@ def fading(
 
     def product(x, gate, factor):
         info = np.finfo(x.dtype)
-        # No infinite x meets a zero here, and no finite one overflows.
+        # Within reach it lifts every factor above zero, also for an infinite x.
         lift = 5 * info.maxexp // 8
         unlift = np.array(2.0**-lift, x.dtype)
         end = reach[0] if x.dtype == np.float32 else reach[1]
@@ -87,8 +87,9 @@ def fading(
 
 
 def flat(x: jax.Array, gate: jax.Array, factor: jax.Array) -> jax.Array:
-    """Below 0 the factor is zero in truth, and so is its product with infinity."""
-    return jnp.where((gate < 0) & jnp.isinf(x), 0, x * factor)
+    """Off 0 a factor of zero stays that: so does its product, also with infinity."""
+    zero = (factor == 0) & (gate != 0) & jnp.isinf(x)
+    return jnp.where(zero, 0, x * factor)
 
 
 def _distance(gate: jax.Array) -> tuple:

@@ -309,4 +309,4 @@ _exact_geglu: Callable = gated(
     gaussian(lambda x: tail_ratios(x)[1]),
     gaussian(lambda x: INVERSE_SQRT_2PI[0] * (2 - x * x)),
 )
-_reglu: Callable = gated(relu, flat, flat)
+_reglu: Callable = gated(relu, flat, flat, flat)
