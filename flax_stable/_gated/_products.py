@@ -48,7 +48,13 @@ def gated(activation: Callable, *products: Callable) -> Callable:
 
     def bwd(kept, g):
         x, gate = map(widen, kept)
-        cotangents = widen(g) * activation(gate), widen(g) * times_slope(x, gate)
+        factor, rate = activation(gate), times_slope(x, gate)
+
+        def push_forward(x_dot, gate_dot):
+            return (factor * widen(x_dot) + rate * widen(gate_dot)).astype(g.dtype)
+
+        # Transposed, it sums over axes of a mesh that only one of the two varies over.
+        cotangents = jax.linear_transpose(push_forward, *kept)(g)
         return tuple(map(narrow, cotangents, kept))
 
     unit.defvjp(fwd, bwd)

@@ -57,7 +57,7 @@ def glu(
     Residual: the value and the gate.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
-    A0, A1 and A2 ULP in value, first and second derivative, in float16 and bfloat16
+    2.8, 4.2 and 4.4 ULP in value, first and second derivative, in float16 and bfloat16
     below 0.501 ULP, in reverse and forward mode.  A gate at which the sigmoid
     underflows does not take the product with it.
 
@@ -113,7 +113,7 @@ def swiglu(
     Residual: the value and the gate.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
-    A0, A1 and A2 ULP in value, first and second derivative, in float16 and bfloat16
+    2.4, 4.1 and 4.3 ULP in value, first and second derivative, in float16 and bfloat16
     below 0.501 ULP, in reverse and forward mode.  A gate at which silu
     underflows does not take the product with it.
 
@@ -172,7 +172,7 @@ def geglu(
     Residual: the value and the gate.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
-    A0, A1 and A2 ULP in value, first and second derivative, in float16 and bfloat16
+    2.8, 4.3 and 5.8 ULP in value, first and second derivative, in float16 and bfloat16
     below 0.501 ULP, in reverse and forward mode.  A gate at which gelu
     underflows does not take the product with it.
 
