@@ -50,16 +50,15 @@ def glu(
     \mathrm{sigmoid}'(b)` by the gate, each by the formula of `flax_stable.sigmoid`, as
     are those of higher order.
 
-    Limits: those of the product.  An infinite value stays infinite, unless the factor
-    is 0 itself: with a gate of -inf it
-    gives NaN.  NaN gives NaN.
+    Limits: those of the product.  An infinite value stays infinite, but gives NaN with
+    a gate of -inf, where the factor is 0 itself.  NaN gives NaN.
 
     Residual: the value and the gate.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
     2.8, 4.2 and 4.4 ULP in value, first and second derivative, in float16 and bfloat16
-    below 0.501 ULP, in reverse and forward mode.  A gate at which the sigmoid
-    underflows does not take the product with it.
+    below 0.501 ULP, in float64 below 4, 8 and 16 ULP, in reverse and forward mode.  A
+    gate at which the sigmoid underflows does not take the product with it.
 
     Raises:
       TypeError: ``x`` or ``gate`` is complex, or their dtypes do not promote.
@@ -106,16 +105,15 @@ def swiglu(
     Derivatives: :math:`\mathrm{silu}(b)` by the value, :math:`a\, \mathrm{silu}'(b)` by
     the gate, each by the formula of `flax_stable.silu`, as are those of higher order.
 
-    Limits: those of the product.  An infinite value stays infinite, unless the factor
-    is 0 itself: with a gate of 0 or
-    -inf it gives NaN.  NaN gives NaN.
+    Limits: those of the product.  An infinite value stays infinite, but gives NaN with
+    a gate of 0 or -inf, where the factor is 0 itself.  NaN gives NaN.
 
     Residual: the value and the gate.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
     2.4, 4.1 and 4.3 ULP in value, first and second derivative, in float16 and bfloat16
-    below 0.501 ULP, in reverse and forward mode.  A gate at which silu
-    underflows does not take the product with it.
+    below 0.501 ULP, in float64 below 4, 8 and 16 ULP, in reverse and forward mode.  A
+    gate at which silu underflows does not take the product with it.
 
     Raises:
       TypeError: ``x`` or ``gate`` is complex, or their dtypes do not promote.
@@ -165,16 +163,15 @@ def geglu(
     Derivatives: :math:`\mathrm{gelu}(b)` by the value, :math:`a\, \mathrm{gelu}'(b)` by
     the gate, each by the formula of `flax_stable.gelu`, as are those of higher order.
 
-    Limits: those of the product.  An infinite value stays infinite, unless the factor
-    is 0 itself: with a gate of 0 or
-    -inf it gives NaN.  NaN gives NaN.
+    Limits: those of the product.  An infinite value stays infinite, but gives NaN with
+    a gate of 0 or -inf, where the factor is 0 itself.  NaN gives NaN.
 
     Residual: the value and the gate.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
     2.8, 4.3 and 5.8 ULP in value, first and second derivative, in float16 and bfloat16
-    below 0.501 ULP, in reverse and forward mode.  A gate at which gelu
-    underflows does not take the product with it.
+    below 0.501 ULP, in float64 below 4, 8 and 16 ULP, in reverse and forward mode.  A
+    gate at which gelu underflows does not take the product with it.
 
     Raises:
       TypeError: ``x`` or ``gate`` is complex, or their dtypes do not promote.
@@ -186,7 +183,7 @@ def geglu(
       >>> fs.geglu(jnp.array([3.0, 2.0, 0.0, 100.0]))
       Array([  0., 200.], dtype=float32)
       >>> fs.geglu(jnp.array([3.0]), gate=jnp.array([1.0]), approximate=False)
-      Array([2.5240342], dtype=float32)
+      Array([2.524034], dtype=float32)
 
     References:
       Shazeer, `GLU Variants Improve Transformer
