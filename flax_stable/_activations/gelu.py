@@ -258,9 +258,14 @@ def _times(a: Parts, y: Parts) -> Parts:
     return a[0] * high, low
 
 
+def exponent_parts(a: Parts) -> Parts:
+    """The cubic w of a head and what it lacks: an exact product and what that lacks."""
+    return _times(a, _odd(a, 1))
+
+
 def _faint_exp(a: Parts) -> tuple[jax.Array, jax.Array]:
     """``exp(-w) LIFT = power (1 + z)``, as `faint_exp` has it."""
-    w, rest = _times(a, _odd(a, 1))
+    w, rest = exponent_parts(a)
     n, high, tail = exp_parts(-w, rest)
     return power_of_two(n + math.log2(LIFT)), high + tail
 

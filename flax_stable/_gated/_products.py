@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._activations.gelu import _odd
+from .._activations.gelu import exponent_parts
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._custom_vjp import custom_vjp
 from .._precision import (
@@ -110,9 +110,8 @@ def _half_square(gate: jax.Array) -> tuple:
 def _cubic(gate: jax.Array) -> tuple:
     """That of gelu in the form with tanh."""
     a = jnp.abs(gate)
-    b = head(a)
-    y, y_rest = _odd((b, a - b), 1)
-    return -(b * y), b * y_rest + (a - b) * (y + y_rest)
+    w, rest = exponent_parts((head(a), a - head(a)))
+    return -w, rest
 
 
 def cubic_ratios(gate: jax.Array) -> tuple:
