@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._activations._elementwise import as_floating
+from ._activations._elementwise import as_floating, named
 from ._activations._parametric import parametric
 from ._activations.sigmoid import sigmoid, sigmoid_slope, tanh
 from ._custom_vjp import custom_vjp
@@ -81,7 +81,7 @@ def _glu_fwd(signal, gate):
 
 
 def _glu_bwd(halves, g):
-    signal, gate = map(widen, halves)
+    signal, gate = map(widen, named(halves, "glu"))
     cotangents = widen(g) * sigmoid(gate), widen(g) * _times_slope(signal, gate)
     return tuple(narrow(ct, g) for ct in cotangents)
 

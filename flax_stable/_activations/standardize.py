@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._precision import widen
-from ._elementwise import as_floating
+from ._elementwise import as_floating, named
 from ._rows import Axis, narrow_rows, only, row_axes, row_mask
 
 
@@ -94,6 +94,7 @@ def standardize(
 
 
 def _standardize(x, mask, given, *, axes):
+    x = named(x, "standardize")
     given = {name: value.astype(widen(x).dtype) for name, value in given.items()}
 
     def mean(x):
