@@ -51,7 +51,7 @@ def standardize(
     Limits: a row that holds inf or NaN is NaN.  A constant row is 0 for a positive
     ``epsilon``.
 
-    Residual: the arguments.
+    Residual: the input (and the other arguments as they came).
 
     Accuracy: the errors observed, in units in the last place of a row's largest term,
     stay below 4, 4 and 7 in float32, in value, first and second derivative, also for
