@@ -143,7 +143,7 @@ _curvature: Callable = elementwise(
     _exact_curvature, lambda x: density(x) * (_held(x) * (_held(x) ** 2 - 4))
 )
 _slope: Callable = elementwise(_exact_slope, _curvature)
-_exact: Callable = elementwise(_exact_value, _slope)
+_exact: Callable = elementwise(_exact_value, _slope, "gelu")
 
 
 def _held(x: jax.Array) -> jax.Array:
@@ -323,4 +323,4 @@ def _tanh_third(x: jax.Array) -> jax.Array:
 
 _tanh_bend: Callable = elementwise(_tanh_curvature, _tanh_third)
 _tanh_first: Callable = elementwise(_tanh_slope, _tanh_bend)
-_tanh_form: Callable = elementwise(_tanh_value, _tanh_first)
+_tanh_form: Callable = elementwise(_tanh_value, _tanh_first, "gelu")

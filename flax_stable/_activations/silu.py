@@ -141,5 +141,7 @@ def _third(x: jax.Array) -> jax.Array:
 
 
 _silu: Callable = elementwise(
-    _silu_value, elementwise(_silu_slope, elementwise(_silu_curvature, _third))
+    _silu_value,
+    elementwise(_silu_slope, elementwise(_silu_curvature, _third)),
+    "silu",
 )

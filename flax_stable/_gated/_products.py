@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._activations._elementwise import named
 from .._activations.gelu import exponent_parts
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._custom_vjp import custom_vjp
@@ -22,11 +23,14 @@ from .._precision import (
 )
 
 
-def gated(activation: Callable, *products: Callable) -> Callable:
+def gated(
+    activation: Callable, *products: Callable, name: str | None = None
+) -> Callable:
     """``x activation(gate)``, whose rule keeps both and computes the rest anew.
 
     The first of ``products`` multiplies x by ``activation(gate)``, the second by its
-    derivative, which makes the derivative by the gate, and so on.
+    derivative, which makes the derivative by the gate, and so on.  ``name`` is what
+    checkpoint policies call x and the gate.
     """
     product, *others = products
 
@@ -47,7 +51,7 @@ def gated(activation: Callable, *products: Callable) -> Callable:
         return unit(x, gate), (x, gate)
 
     def bwd(kept, g):
-        x, gate = map(widen, kept)
+        x, gate = map(widen, named(kept, name))
         factor, rate = activation(gate), times_slope(x, gate)
 
         def push_forward(x_dot, gate_dot):

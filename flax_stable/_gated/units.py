@@ -287,23 +287,27 @@ _glu: Callable = gated(
     exponential(jnp.ones_like),
     exponential(jnp.ones_like),
     exponential(lambda x: -jnp.sign(x), rise=-0.125),
+    name="glu",
 )
 _swiglu: Callable = gated(
     silu,
     exponential(lambda x: x, rise=0.5),
     exponential(lambda x: 1 - jnp.abs(x)),
     exponential(lambda x: 2 - jnp.abs(x)),
+    name="swiglu",
 )
 _geglu: Callable = gated(
     gelu,
     tanh_form(lambda x: x, rise=0.5),
     tanh_form(lambda x: cubic_ratios(x)[0]),
     tanh_form(lambda x: cubic_ratios(x)[1]),
+    name="geglu",
 )
 _exact_geglu: Callable = gated(
     functools.partial(gelu, approximate=False),
     gaussian(lambda x: tail_ratios(x)[0], rise=0.5),
     gaussian(lambda x: tail_ratios(x)[1]),
     gaussian(lambda x: INVERSE_SQRT_2PI[0] * (2 - x * x)),
+    name="geglu",
 )
-_reglu: Callable = gated(relu, flat, flat, flat)
+_reglu: Callable = gated(relu, flat, flat, flat, name="reglu")
