@@ -39,7 +39,10 @@ from ._activations.softplus import softplus as softplus
 from ._activations.squareplus import squareplus as squareplus
 from ._activations.standardize import standardize as standardize
 from ._custom_vjp import custom_vjp as custom_vjp
-from ._gated import glu as glu
+from ._gated.units import geglu as geglu
+from ._gated.units import glu as glu
+from ._gated.units import reglu as reglu
+from ._gated.units import swiglu as swiglu
 from ._positive import near_permutation as near_permutation
 
 __version__ = "0.1.0"
