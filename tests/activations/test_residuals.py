@@ -32,7 +32,10 @@ ROWS = {
     "logsumexp(axis=-1, keepdims=True)": "share",
     "logmeanexp(axis=-1, keepdims=True)": "share",
     "standardize": "input",
-    "glu": "input",
+    "glu": "halves",
+    "swiglu": "halves",
+    "geglu": "halves",
+    "reglu": "halves",
 }
 EVERY = pytest.mark.parametrize("name", [*KEPT, *ROWS])
 
@@ -242,6 +245,7 @@ def test_what_is_named_is_not_computed_anew():
 
 WORDS = {
     "input": "the input",
+    "halves": "the value and the gate",
     "output": "the output",
     "share": "the (output|softmax)|that of `logsumexp`",
     "bool": "a boolean for each element",

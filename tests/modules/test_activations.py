@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _cases import CASES
 from _layers import KEY, assert_same, nnx_linear, normal
 from flax import linen as nn
 from flax import nnx
@@ -17,62 +18,6 @@ import flax_stable.linen
 import flax_stable.nnx
 from flax_stable.testing import REFERENCES
 
-EXACT, SMALL = {"approximate": False}, {"epsilon": 0.1}
-# Each module, its fields, and the function with these numbers.
-CASES = [
-    ("CELU", {}, fs.celu, {}),
-    ("CELU", {"alpha": 0.5}, fs.celu, {"alpha": 0.5}),
-    ("ELU", {}, fs.elu, {}),
-    ("ELU", {"alpha": 2}, fs.elu, {"alpha": 2.0}),
-    ("ELU", {"residual": "output"}, fs.elu, {"residual": "output"}),
-    ("GLU", {}, fs.glu, {}),
-    ("GLU", {"axis": 0}, fs.glu, {"axis": 0}),
-    ("GeGLU", {}, fs.geglu, {}),
-    ("GeGLU", {"axis": 0, "approximate": False}, fs.geglu, {"axis": 0} | EXACT),
-    ("ReGLU", {"axis": 0}, fs.reglu, {"axis": 0}),
-    ("SwiGLU", {"axis": 0}, fs.swiglu, {"axis": 0}),
-    ("HardSiLU", {}, fs.hard_silu, {}),
-    ("HardSigmoid", {}, fs.hard_sigmoid, {}),
-    ("HardSwish", {}, fs.hard_swish, {}),
-    ("HardTanh", {}, fs.hard_tanh, {}),
-    ("Identity", {}, fs.identity, {}),
-    ("InverseSoftplus", {}, fs.inverse_softplus, {}),
-    ("LeakyReLU", {}, fs.leaky_relu, {}),
-    ("LeakyReLU", {"negative_slope": 0.3}, fs.leaky_relu, {"negative_slope": 0.3}),
-    ("Log1mExp", {}, fs.log1mexp, {}),
-    ("LogSigmoid", {}, fs.log_sigmoid, {}),
-    ("LogSoftmax", {}, fs.log_softmax, {}),
-    ("LogSoftmax", {"axis": (0, 1)}, fs.log_softmax, {"axis": (0, 1)}),
-    ("Mish", {}, fs.mish, {}),
-    ("ReLU", {}, fs.relu, {}),
-    ("ReLU6", {}, fs.relu6, {}),
-    ("ReLUSquared", {}, fs.relu_squared, {}),
-    ("SELU", {}, fs.selu, {}),
-    ("SiLU", {}, fs.silu, {}),
-    ("Sigmoid", {}, fs.sigmoid, {}),
-    ("Sigmoid", {"residual": "output"}, fs.sigmoid, {"residual": "output"}),
-    ("Softmax", {}, fs.softmax, {}),
-    ("Softmax", {"axis": None}, fs.softmax, {"axis": None}),
-    ("Softplus", {}, fs.softplus, {}),
-    ("SparsePlus", {}, fs.sparse_plus, {}),
-    ("SparseSigmoid", {}, fs.sparse_sigmoid, {}),
-    ("Standardize", {}, fs.standardize, {}),
-    ("Standardize", {"axis": 0} | SMALL, fs.standardize, {"axis": 0} | SMALL),
-    ("Swish", {}, fs.swish, {}),
-    ("Tanh", {}, fs.tanh, {}),
-    ("Tanh", {"residual": "output"}, fs.tanh, {"residual": "output"}),
-    ("GELU", {}, fs.gelu, {}),
-    ("GELU", {"approximate": False}, fs.gelu, {"approximate": False}),
-    ("LogCosh", {}, fs.log_cosh, {}),
-    ("LogNdtr", {}, fs.log_ndtr, {}),
-    ("Snake", {}, fs.snake, {}),
-    ("Snake", {"a": 0.5}, fs.snake, {"a": 0.5}),
-    ("SoftSign", {}, fs.soft_sign, {}),
-    ("Softcap", {"cap": 30.0}, fs.softcap, {"cap": 30.0}),
-    ("Softplus", {"beta": 2.0}, fs.softplus, {"beta": 2.0}),
-    ("Squareplus", {}, fs.squareplus, {}),
-    ("Squareplus", {"b": 1}, fs.squareplus, {"b": 1.0}),
-]
 # The number that can be learned, and the function.
 LEARNABLE = {
     "CELU": ("alpha", fs.celu),
