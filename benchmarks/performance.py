@@ -1,5 +1,6 @@
 """Writes docs/performance.md from what benchmarks/run.py kept."""
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,13 +16,13 @@ def ratio(x: float | None, bound: float = EVEN) -> str:
 def target_table(record: dict[str, Any]) -> str:
     rows = []
     for aim in aims(record):
-        worst, of = max(aim.found)
+        worst = max(aim.found)
         held = "yes" if not aim.missed else f"**no**: {len(aim.missed)}"
         rows.append(
             [
                 aim.what,
                 f"{aim.bound:.3g}",
-                f"{worst:.2f} ({of})",
+                f"{worst.value:.2f} ({worst.subject}, {worst.where})",
                 f"{held} of {len(aim.found)}" if aim.missed else held,
             ]
         )
@@ -29,14 +30,35 @@ def target_table(record: dict[str, Any]) -> str:
 
 
 def missed_list(record: dict[str, Any]) -> str:
-    """Every figure that misses its target, the worst first."""
+    """Every function or model that misses a target, the worst first."""
     lines = []
     for aim in aims(record):
-        if aim.missed:
-            missed = sorted(aim.missed, reverse=True)
-            figures = "; ".join(f"{of}: {figure:.2f}" for figure, of in missed)
-            lines.append(f"- {aim.what}, at most {aim.bound:.3g}: {figures}.")
-    return "\n".join(lines) or "None."
+        missed = sorted(aim.missed, reverse=True)
+        subjects = []
+        for subject in dict.fromkeys(figure.subject for figure in missed):
+            of_all = [figure for figure in aim.found if figure.subject == subject]
+            own = [figure for figure in missed if figure.subject == subject]
+            subjects.append(
+                f"{subject} ({len(own)} of {len(of_all)}: up to {own[0].value:.2f})"
+            )
+        if missed:
+            lines.append(
+                f"- {aim.what}, at most {aim.bound:.3g}: {', '.join(subjects)}."
+            )
+    return "\n".join(lines) or "Nothing."
+
+
+def noise(record: dict[str, Any]) -> str:
+    """How far the quartiles of a ratio lie from its median, in the middle row."""
+    spreads = [
+        (found["high"] - found["low"]) / found["median"] / 2
+        for key in SECTIONS
+        for row in record.get(key, ())
+        for peers in row.get("ratios", {}).values()
+        for peer, found in peers.items()
+        if not peer.startswith("torch")
+    ]
+    return f"±{statistics.median(spreads):.0%}" if spreads else "unknown"
 
 
 def pivot(
@@ -238,6 +260,9 @@ def section(record: dict[str, Any]) -> str:
     return f"""## JAX {versions["jax"]}, {platform}
 
 Device: {device}. {", ".join(f"{k} {v}" for k, v in versions.items())}.
+
+Noise, as half the distance of a ratio's quartiles, in the middle of all ratios:
+{noise(record)}.
 
 ### Targets
 

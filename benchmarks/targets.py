@@ -14,72 +14,78 @@ SHARES = {"gelu": (0.50, 0.30), "swiglu": (0.65, 0.45)}
 OURS = ("ours", "ours, fused")
 
 
+class Figure(NamedTuple):
+    """A number, the function or model that it is of, and the rest of its row."""
+
+    value: float
+    subject: str
+    where: str
+
+
 class Aim(NamedTuple):
     """A target and the figures that it is for.
 
     Attributes:
       what: what is aimed at.
       bound: the largest figure that keeps it.
-      found: figures, each with what it is of.
+      found: the figures.
     """
 
     what: str
     bound: float
-    found: list[tuple[float, str]]
+    found: list[Figure]
 
     @property
-    def missed(self) -> list[tuple[float, str]]:
-        return [pair for pair in self.found if pair[0] > self.bound]
+    def missed(self) -> list[Figure]:
+        return [figure for figure in self.found if figure.value > self.bound]
 
 
-def label(row: dict[str, Any]) -> str:
-    """What a row is of, in words."""
-    name = f"`{row['function']}`" if "function" in row else row["model"]
+def figure(value: float, row: dict[str, Any], own: str = "ours") -> Figure:
+    """What a row says, in words."""
+    subject = f"`{row['function' if 'function' in row else 'model']}`"
     keys = ("what", "dtype", "size", "form")
-    parts = (row[key] for key in keys if key in row)
-    return ", ".join([name, *(f"{p:,}" if isinstance(p, int) else p for p in parts)])
+    parts = [row[key] for key in keys if key in row]
+    where = [f"{part:,}" if isinstance(part, int) else part for part in parts]
+    return Figure(value, subject, ", ".join(where + [own] * (own != "ours")))
 
 
 def ratios(
-    rows: Iterable[dict[str, Any]], peer: str, own: str = "ours"
+    rows: Iterable[dict[str, Any]], peer: str, own: str = "ours", of: str = "median"
 ) -> Iterator[tuple[float, dict]]:
-    """The medians of the ratios to a peer, each with its row."""
+    """The ratios to a peer, each with its row."""
     for row in rows:
         found = row["ratios"].get(own, {})
         if peer in found:
-            yield found[peer]["median"], row
+            yield found[peer][of], row
 
 
 def time_aims(rows: list[dict], version: str) -> Iterator[Aim]:
-    found = [(ratio, row) for ratio, row in ratios(rows, "jax.nn")]
+    found = list(ratios(rows, "jax.nn"))
     fast, other = (
-        [
-            (ratio, label(row))
-            for ratio, row in found
-            if (row["function"] in FAST) == is_
-        ]
+        [figure(ratio, row) for ratio, row in found if (row["function"] in FAST) == is_]
         for is_ in (True, False)
     )
     names = ", ".join(f"`{name}`" for name in FAST)
     yield Aim(f"time of {names} over that of `jax.nn`", 0.5, fast)
     yield Aim("time of every other function", EVEN, other)
-    mean = statistics.geometric_mean(ratio for ratio, _ in found)
-    yield Aim("their geometric mean", 0.75, [(mean, f"{len(found)} ratios")])
+    for of in ("median", "min"):
+        mean = statistics.geometric_mean(r for r, _ in ratios(rows, "jax.nn", of=of))
+        figures = [Figure(mean, "all", f"{len(found)} ratios")]
+        name = "medians" if of == "median" else "shortest times"
+        yield Aim(f"the geometric mean of all, by {name}", 0.75, figures)
 
 
 def compile_aims(rows: list[dict], version: str) -> Iterator[Aim]:
     both = [row for row in rows if row["what"] == "both"]
-    found = [(ratio, f"`{row['function']}`") for ratio, row in ratios(both, "jax.nn")]
+    found = [figure(ratio, row) for ratio, row in ratios(both, "jax.nn")]
     yield Aim("time to trace and compile twelve layers", 1.2, found)
 
 
-def byte_shares(
-    rows: Iterable[dict], own: str, peer: str
-) -> Iterator[tuple[float, str]]:
+def byte_shares(rows: Iterable[dict], own: str, peer: str) -> Iterator[Figure]:
     """Temporaries of ours over those of a peer, where ours is there."""
     for row in rows:
         if own in row["bytes"]:
-            yield row["bytes"][own] / row["bytes"][peer], label(row)
+            yield figure(row["bytes"][own] / row["bytes"][peer], row)
 
 
 def model_aims(rows: list[dict], version: str) -> Iterator[Aim]:
@@ -108,7 +114,7 @@ def model_aims(rows: list[dict], version: str) -> Iterator[Aim]:
     yield Aim(f"temporaries {over}{scanned}, as one block", 1.0, found)
     for peer in ("jax.nn", "jax.checkpoint"):
         found = [
-            (ratio, f"{label(row)}, {own}")
+            figure(ratio, row, own)
             for own in OURS
             for ratio, row in ratios(rows, peer, own)
         ]
@@ -116,7 +122,7 @@ def model_aims(rows: list[dict], version: str) -> Iterator[Aim]:
 
 
 def bandwidth_aims(rows: list[dict], version: str) -> Iterator[Aim]:
-    found = [(1 / row["shares"]["ours"], label(row)) for row in rows if "shares" in row]
+    found = [figure(1 / row["shares"]["ours"], row) for row in rows if "shares" in row]
     yield Aim("time over that of copying as much, GPU", 1 / 0.9, found)
 
 
