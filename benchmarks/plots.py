@@ -131,6 +131,14 @@ def draw_bytes(plt: Any, rows: Iterable[dict], footer: str, path: Path) -> None:
     finish(figure, ax, "Kept for the backward pass", footer, path)
 
 
+def powers_of_two(values: Iterable[float]) -> tuple[list[float], list[str]]:
+    """Ticks around the values, and how they are written."""
+    logs = [math.log2(x) for x in values]
+    exponents = range(math.floor(min(logs)), math.ceil(max(logs)) + 1)
+    labels = [f"1/{2**-k}" if k < 0 else f"{2**k}" for k in exponents]
+    return [2.0**k for k in exponents], labels
+
+
 def draw_times(plt: Any, rows: Iterable[dict], footer: str, path: Path) -> None:
     rows = [row for row in rows if "jax.nn" in row["ratios"]["ours"]]
     size = max(row["size"] for row in rows)
@@ -156,7 +164,7 @@ def draw_times(plt: Any, rows: Iterable[dict], footer: str, path: Path) -> None:
     )
     for dtype, ax in zip(dtypes, axes.flat, strict=True):
         for what, color, marker, shift in (
-            ("value", PEER, "o", 0.15),
+            ("value", THIRD, "o", 0.15),
             ("value and gradient", OURS, "s", -0.15),
         ):
             found = {
@@ -181,7 +189,7 @@ def draw_times(plt: Any, rows: Iterable[dict], footer: str, path: Path) -> None:
             )
         ax.axvline(1, color="#333333", linewidth=1)
         ax.set(xscale="log", xlabel="time of flax_stable / time of jax.nn", title=dtype)
-        ax.set_xticks([0.25, 0.5, 1, 2, 4], ["¼", "½", "1", "2", "4"], minor=False)
+        ax.set_xticks(*powers_of_two([r["median"] for r in ratios.values()]))
         ax.set_xticks([], minor=True)
         ax.set(ylim=(-0.7, len(names) - 0.3))
     axes[0, 0].set_yticks(np.arange(len(names)), names)
