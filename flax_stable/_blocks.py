@@ -221,13 +221,21 @@ def _summed(y: jax.Array, kernel: jax.Array) -> PartitionSpec | None:
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """``x`` with a share ``rate`` of its elements zero and the others scaled up."""
+    """``x`` with a share ``rate`` of its elements zero, the others scaled; keeps a key.
+
+    The bits are those of `flax.nnx.Dropout`.
+    """
     if rate == 1:
         return jnp.zeros_like(x)
-    mask = jax.random.bernoulli(
-        key, 1 - rate, x.shape, out_sharding=jax.typeof(x).sharding
-    )
-    return jnp.where(mask, x / (1 - rate), jnp.zeros_like(x))
+
+    @jax.checkpoint
+    def drop(x, key):
+        mask = jax.random.bernoulli(
+            key, 1 - rate, x.shape, out_sharding=jax.typeof(x).sharding
+        )
+        return jnp.where(mask, x / (1 - rate), jnp.zeros_like(x))
+
+    return drop(x, key)
 
 
 def assert_dropout_rate(block: str, rate: float) -> None:

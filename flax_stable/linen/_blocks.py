@@ -32,8 +32,8 @@ class MLP(nn.Module):
       activation: a function of one array.  A module that holds parameters is none.
       use_bias: whether the layers add a bias.
       dropout_rate: the share of elements dropped after the activation, and again of the
-        outputs.  The masks come from the stream ``dropout``; of the first the key is
-        kept, and the mask computed again.
+        outputs.  The keys come from the stream ``dropout``; the backward pass keeps
+        these and computes the masks again.
       deterministic: whether nothing is dropped; here or as an argument of the call, if
         ``dropout_rate`` is not 0.
       dtype: the dtype of the computation; by default that of inputs and parameters.
@@ -112,8 +112,8 @@ class GatedMLP(nn.Module):
       activation: a gated unit, called as ``activation(value, gate=gate)``.
       use_bias: whether the layers add a bias.
       dropout_rate: the share of elements dropped after the gate, and again of the
-        outputs.  The masks come from the stream ``dropout``; of the first the key is
-        kept, and the mask computed again.
+        outputs.  The keys come from the stream ``dropout``; the backward pass keeps
+        these and computes the masks again.
       deterministic: whether nothing is dropped; here or as an argument of the call, if
         ``dropout_rate`` is not 0.
       dtype: the dtype of the computation; by default that of inputs and parameters.

@@ -38,8 +38,8 @@ class MLP(nnx.Module):
       activation: a function of one array, or a module that is one.
       use_bias: whether the layers add a bias.
       dropout_rate: the share of elements dropped after the activation, and again of the
-        outputs.  The masks come from the stream ``dropout``; of the first the key is
-        kept, and the mask computed again.
+        outputs.  The keys come from the stream ``dropout``; the backward pass keeps
+        these and computes the masks again.
       deterministic: whether nothing is dropped; ``eval()`` and ``train()`` of the model
         set it, an argument of the call goes before it.
       dtype: the dtype of the computation; by default that of inputs and parameters.
@@ -162,8 +162,8 @@ class GatedMLP(nnx.Module):
       activation: a gated unit, called as ``activation(value, gate=gate)``.
       use_bias: whether the layers add a bias.
       dropout_rate: the share of elements dropped after the gate, and again of the
-        outputs.  The masks come from the stream ``dropout``; of the first the key is
-        kept, and the mask computed again.
+        outputs.  The keys come from the stream ``dropout``; the backward pass keeps
+        these and computes the masks again.
       deterministic: whether nothing is dropped; ``eval()`` and ``train()`` of the model
         set it, an argument of the call goes before it.
       dtype: the dtype of the computation; by default that of inputs and parameters.
