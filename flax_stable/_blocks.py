@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax.typing import DotGeneralT, PrecisionLike
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
 
 from ._activations.gelu import gelu
 from ._activations.silu import silu
-from ._positive import dense
+from ._positive import dense, summed
 
 
 def swiglu(x, axis=-1, *, gate=None):
@@ -168,7 +167,7 @@ def recomputing(
     With a key, elements of the activation are dropped: the mask is not kept either.
     """
 
-    def recomputed(x, kernel, contraction, precision=None):
+    def recomputed(x, kernel, contraction, **options):
         # A rule that holds the product would have to say on every mesh where the sums
         # of its gradients go.  Autodiff knows that; it is only to start over.
         @jax.checkpoint
@@ -177,10 +176,10 @@ def recomputing(
             _assert_fit(y, kernel)
             if key is not None:
                 y = dropout(y, dropout_rate, key)
-            sharding = _summed(y, kernel) if out_sharding is None else out_sharding
-            # A product of the user's own need not know what it is not asked for.
-            extra = {} if sharding is None else {"out_sharding": sharding}
-            return dot_general(y, kernel, contraction, precision=precision, **extra)
+            where = summed(dot_general, y, kernel)
+            if out_sharding is not None:
+                where = {"out_sharding": out_sharding}
+            return dot_general(y, kernel, contraction, **where, **options)
 
         gates = {} if gate is None else {"gate": jnp.asarray(gate)}
         x, gates = checkpoint_name((x, gates), "mlp_hidden")
@@ -209,15 +208,6 @@ def _assert_bias(name: str, kernel: jax.Array, bias: jax.Array | None) -> None:
             f"{name} expects a bias of shape {jnp.shape(kernel)[1:]}, one number for "
             f"each output of the kernel, but got shape {jnp.shape(bias)}."
         )
-
-
-def _summed(y: jax.Array, kernel: jax.Array) -> PartitionSpec | None:
-    """Where the product lives if its sum is one over Explicit axes of the mesh."""
-    (*outer, inner), (inputs, outputs) = (
-        jax.typeof(a).sharding.spec for a in (y, kernel)
-    )
-    summed = inner is not None and inner == inputs
-    return PartitionSpec(*outer, outputs) if summed else None
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
