@@ -172,7 +172,9 @@ def recomputing(
         # of its gradients go.  Autodiff knows that; it is only to start over.
         @jax.checkpoint
         def product(x, gates, kernel):
-            y = activation(x, **gates)
+            # The inner one keeps a scan from hoisting the activation's constants, each
+            # as an array of its own.
+            y = jax.checkpoint(activation)(x, **gates)
             _assert_fit(y, kernel)
             if key is not None:
                 y = dropout(y, dropout_rate, key)
