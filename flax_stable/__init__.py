@@ -41,7 +41,10 @@ from ._activations.standardize import standardize as standardize
 from ._blocks import activation_dense as activation_dense
 from ._blocks import gated_dense as gated_dense
 from ._custom_vjp import custom_vjp as custom_vjp
-from ._gated import glu as glu
+from ._gated.units import geglu as geglu
+from ._gated.units import glu as glu
+from ._gated.units import reglu as reglu
+from ._gated.units import swiglu as swiglu
 from ._positive import near_permutation as near_permutation
 
 __version__ = "0.1.0"

@@ -9,13 +9,8 @@ from flax.typing import DotGeneralT, PrecisionLike
 from jax.ad_checkpoint import checkpoint_name
 
 from ._activations.gelu import gelu
-from ._activations.silu import silu
+from ._gated.units import swiglu
 from ._positive import dense, summed
-
-
-def swiglu(x, axis=-1, *, gate=None):
-    value, gate = jnp.split(x, 2, axis) if gate is None else (x, gate)
-    return value * silu(gate)
 
 
 def activation_dense(

@@ -55,7 +55,9 @@ def custom_vjp(
     ``None`` in place of any argument, or of a part of it, is a cotangent of zero.
 
     Residuals: exactly the arrays that ``fwd`` returned, each once.  Everything else
-    that ``bwd`` needs it computes anew in the backward pass.  Higher orders
+    that ``bwd`` needs it computes anew in the backward pass.  A checkpoint policy knows
+    them by name if ``bwd`` puts them through `jax.ad_checkpoint.checkpoint_name`, which
+    costs nothing there; in ``fwd`` a scan may store them a second time.  Higher orders
     differentiate ``fwd`` and ``bwd``: write them with functions that have stable rules
     themselves.  Put `jax.jit` outermost where the function is called eagerly: a rule is
     traced anew by every eager gradient.

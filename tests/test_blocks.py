@@ -11,7 +11,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import flax_stable as fs
-from flax_stable._blocks import swiglu
 
 
 def normal(*shape, dtype=jnp.float32, seed=0):
@@ -60,12 +59,12 @@ CASES = {
     ),
     "swiglu in one": (
         fs.gated_dense,
-        lambda x, kernel, bias: product(swiglu(x), kernel, bias),
+        lambda x, kernel, bias: product(fs.swiglu(x), kernel, bias),
         [(3, 12), (6, 4), (4,)],
     ),
     "swiglu apart": (
         lambda x, gate, kernel: fs.gated_dense(x, kernel, gate=gate),
-        lambda x, gate, kernel: product(swiglu(x, gate=gate), kernel),
+        lambda x, gate, kernel: product(fs.swiglu(x, gate=gate), kernel),
         [(3, 6), (3, 6), (6, 4)],
     ),
     "a gated unit of one's own": (

@@ -1,35 +1,69 @@
 """The one rule of every elementwise activation: a value and its slope."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
 
 
-def elementwise(value: Callable, slope: Callable) -> Callable:
-    """The function ``value`` with the derivative ``slope``; keeps its input.
+def elementwise(
+    value: Callable,
+    slope: Callable,
+    name: str | None = None,
+    *,
+    residual: str = "input",
+    coarse: Callable | None = None,
+) -> Callable:
+    """The function ``value`` with the derivative ``slope``, a function of what is kept.
 
     Both are functions of one float32 or float64 array.  What is returned takes any
     floating dtype, computes wide and rounds once.  Higher orders differentiate
-    ``slope``: it is made of functions that have rules themselves.
+    ``slope``: it is made of functions that have rules themselves.  ``name`` is what
+    checkpoint policies call the residual, the input or the output.  Where ``coarse`` is
+    given, inputs of 16 bits or less take that for the value: cheaper and good to 2^-18.
     """
 
     @custom_vjp
     def f(x):
-        return narrow(value(widen(x)), x)
+        wide = widen(x)
+        fine = coarse is None or wide.dtype == x.dtype
+        return narrow((value if fine else coarse)(wide), x)
 
     def fwd(x):
-        return f(x), x
+        y = f(x)
+        return y, y if residual == "output" else x
 
-    def bwd(x, g):
-        return (narrow(widen(g) * slope(widen(x)), x),)
+    def bwd(kept, g):
+        return (narrow(widen(g) * slope(widen(named(kept, name))), kept),)
 
     f.defvjp(fwd, bwd)
     return f
+
+
+def named(kept: Any, name: str | None) -> Any:
+    """The residuals of a rule, under the name that checkpoint policies call them by.
+
+    It belongs into the backward rule, which a policy sees as well.  Named in the
+    forward rule they would be other arrays than the same numbers that other functions
+    keep, and a scan would store them twice.
+    """
+    return kept if name is None else checkpoint_name(kept, name)
+
+
+def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callable:
+    """The rule that keeps what the argument ``residual`` of a function asks for."""
+    if residual not in rules:
+        raise ValueError(
+            f"{name} keeps its 'input' or its 'output' for the backward pass, but got "
+            f"residual={residual!r}. The input is accurate, the output lean."
+        )
+    return rules[residual]
 
 
 def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:

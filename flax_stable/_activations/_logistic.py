@@ -29,12 +29,11 @@ def logistic_slope(
 ) -> jax.Array:
     """``scale`` times the slope of `logistic`, good where only their product is normal.
 
-    The slope is w (1 - w), w = e / (1 + e), and e itself far out.
+    The slope is e / (1 + e)^2, and e itself far out.
     """
     e, far = _exp(y, rest)
-    w = e / jnp.where(far, 1, 1 + e)
     factor = jnp.where(far, math.exp(-_shift(y)) * scale, scale)
-    return factor * (w * jnp.where(far, 1, 1 - w))
+    return factor * (e / jnp.where(far, 1, 1 + e * (2 + e)))
 
 
 def log1p_exp(scale: jax.Array, y: jax.Array, rest: jax.Array) -> jax.Array:
@@ -51,8 +50,9 @@ def entropy(scale: jax.Array, y: jax.Array, rest: jax.Array) -> jax.Array:
     return jnp.where(far, factor * (e + a * e), (log1p(e) + a * (e / (1 + e))) / scale)
 
 
-def _shift(y: jax.Array) -> int:
-    return 64 if y.dtype == np.float32 else 512
+def _shift(y: jax.Array) -> float:
+    """By how much exponents are lifted: exp(-shift) happens to be a number, almost."""
+    return 60.625 if y.dtype == np.float32 else 488.5
 
 
 def _exp(y: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -63,4 +63,4 @@ def _exp(y: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
     scale, high, tail = expm1_parts(
         jnp.where(far, shift, 0) - a, jnp.where(y < 0, -rest, rest)
     )
-    return jnp.where(a > 2.3 * shift, 0, scale * (1 + (high + tail))), far
+    return jnp.where(a > 2.43 * shift, 0, scale * (1 + (high + tail))), far

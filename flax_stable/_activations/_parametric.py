@@ -8,15 +8,22 @@ from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating
+from ._elementwise import as_floating, named
 
 
-def parametric(value: Callable, *slopes: Callable) -> Callable:
+def parametric(
+    value: Callable,
+    *slopes: Callable,
+    name: str | None = None,
+    residual: str = "input",
+) -> Callable:
     """The function ``value`` of input and parameters, with a slope for each of them.
 
     All are functions of the same arrays, in float32 or float64.  What is returned takes
     what `with_parameters` returns and keeps it, no array twice.  Higher orders
     differentiate the slopes: they are made of functions that have rules themselves.
+    ``name`` and ``residual`` are as for `elementwise`: slopes may take the output in
+    place of the input.
     """
 
     @custom_vjp
@@ -24,10 +31,11 @@ def parametric(value: Callable, *slopes: Callable) -> Callable:
         return narrow(value(widen(x), *parameters), x)
 
     def fwd(*args):
-        return f(*args), args
+        y = f(*args)
+        return y, (y, *args[1:]) if residual == "output" else args
 
     def bwd(args, g):
-        wide = widen(args[0]), *args[1:]
+        wide = widen(named(args[0], name)), *args[1:]
         return pull_back(g, args, [slope(*wide) for slope in slopes])
 
     f.defvjp(fwd, bwd)

@@ -1,5 +1,6 @@
 """The exponential linear units: `elu`, `celu`, `selu`."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -8,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import expm1, polynomial, quotient, scaled_exp
-from ._elementwise import as_floating, elementwise
+from ._elementwise import as_floating, by_residual, elementwise
 from ._parametric import parametric, with_parameters
 
 
-@jax.jit
-def elu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="residual")
+def elu(
+    x: jax.typing.ArrayLike,
+    alpha: jax.typing.ArrayLike = 1.0,
+    *,
+    residual: str = "input",
+) -> jax.Array:
     r"""The exponential linear unit, as `jax.nn.elu`.
 
     .. math::
@@ -28,6 +34,7 @@ def elu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array
         broadcasts against ``x``, with which it promotes as in `jax.nn`; bfloat16 and
         float16 inputs use it in float32.  It is differentiable: its cotangent is summed
         over the axes that it lacks.
+      residual: what the backward pass keeps of the two, ``"input"`` or ``"output"``.
 
     Returns:
       An array of the broadcast shape and the promoted dtype of both.
@@ -39,7 +46,13 @@ def elu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array
     Limits: with a finite :math:`\alpha`, :math:`-\alpha` and inf in value, 0 and 1 in
     the first derivative, 0 in the second.  NaN gives NaN.
 
-    Residual: the input (and the parameter as it came).
+    Residual: the input (and the parameter as it came).  ``residual="output"`` keeps the
+    output instead, which the next layer often keeps anyway, and pays in accuracy: up to
+    0 the first derivative is then :math:`y + \alpha`, with an error below 2.4 ULP in
+    float32 and 2 in 16 bits down to ``x = -2``, which grows as :math:`e^{-x}` from
+    there; from -17 (in float16 -8.4, in bfloat16 -6.3) it is 0.  Higher derivatives
+    are those of that, and :math:`\alpha`'s is :math:`y / \alpha`.  The sign of ``y``
+    must tell that of ``x``: :math:`\alpha` must be positive.
 
     Accuracy: in float32 errors observed stay below 0.9, 2.1 and 2.1 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
@@ -49,7 +62,7 @@ def elu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array
 
     Raises:
       TypeError: ``x`` or the parameter is complex.
-      ValueError: the shapes do not broadcast.
+      ValueError: the shapes do not broadcast, or ``residual`` is neither of the two.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -64,7 +77,9 @@ def elu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array
       Clevert, Unterthiner and Hochreiter, `Fast and Accurate Deep Network Learning by
       Exponential Linear Units <https://arxiv.org/abs/1511.07289>`_, 2015.
     """
-    return _elu(*with_parameters("elu", x, alpha=alpha))
+    return by_residual("elu", _ELU_RULES, residual)(
+        *with_parameters("elu", x, alpha=alpha)
+    )
 
 
 @jax.jit
@@ -182,16 +197,27 @@ _elu_in_alpha = elementwise(
     lambda x: expm1(jnp.minimum(x, 0)),
     lambda x: jnp.where(x > 0, 0, scaled_exp(1, x)),
 )
-_elu: Callable = parametric(
-    _elu_value,
-    lambda x, alpha: jnp.where(x > 0, 1, scaled_exp(alpha, x)),
-    lambda x, alpha: _elu_in_alpha(x),
-)
+_ELU_RULES: dict[str, Callable] = {
+    "input": parametric(
+        _elu_value,
+        lambda x, alpha: jnp.where(x > 0, 1, scaled_exp(alpha, x)),
+        lambda x, alpha: _elu_in_alpha(x),
+        name="elu",
+    ),
+    "output": parametric(
+        _elu_value,
+        lambda y, alpha: jnp.where(y > 0, 1, y + alpha),
+        lambda y, alpha: jnp.where(y > 0, 0, y / alpha),
+        name="elu",
+        residual="output",
+    ),
+}
 _selu: Callable = elementwise(
     lambda x: jnp.where(
         x > 0, _SCALE * x, (_SCALE * _ALPHA) * expm1(jnp.minimum(x, 0))
     ),
     lambda x: jnp.where(x > 0, _SCALE, scaled_exp(_SCALE * _ALPHA, x)),
+    "selu",
 )
 
 
@@ -244,4 +270,5 @@ _celu: Callable = parametric(
         lambda x, alpha: -_celu_exp(x, alpha) * (_exponent(x, alpha) / alpha),
     ),
     _celu_in_alpha,
+    name="celu",
 )

@@ -9,20 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import (
+    LIFT,
     Parts,
     constant_parts,
+    exp_parts,
     head,
-    lifted_exp_parts,
     nearest_parts,
     polynomial,
+    power_of_two,
     product_parts,
-    quotient_parts,
-    sum_parts,
     unlift,
 )
 from ._elementwise import as_floating, elementwise
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
 from .sigmoid import sigmoid_slope, tanh
+from .silu import gated
 
 
 @functools.partial(jax.jit, static_argnames="approximate")
@@ -142,7 +143,7 @@ _curvature: Callable = elementwise(
     _exact_curvature, lambda x: density(x) * (_held(x) * (_held(x) ** 2 - 4))
 )
 _slope: Callable = elementwise(_exact_slope, _curvature)
-_exact: Callable = elementwise(_exact_value, _slope)
+_exact: Callable = elementwise(_exact_value, _slope, "gelu")
 
 
 def _held(x: jax.Array) -> jax.Array:
@@ -227,50 +228,61 @@ _BEND = {
 }
 
 
-def _odd(x: Parts, factor: int) -> Parts:
-    """``a + factor b x^2``: a head and what it lacks."""
-    a, a_rest = constant_parts(*_A, x[0].dtype)
-    b, b_rest = constant_parts(factor * _B[0], factor * _B[1], x[0].dtype)
-    square, rest = x[0] * x[0], x[1] * (2 * x[0] + x[1])
-    top = head(square)
-    cubic, cubic_rest = b * top, b * ((square - top) + rest) + b_rest * (square + rest)
-    high, low = sum_parts(jnp.maximum(a, cubic), jnp.minimum(a, cubic))
-    return high, low + (a_rest + cubic_rest)
-
-
-def _logistic_parts(a: Parts) -> tuple[jax.Array, Parts, Parts]:
-    """exp(-w) as `lifted_exp_parts` gives it, and 1 + exp(-w)."""
-    y = _odd(a, 1)
-    power, e = lifted_exp_parts(-(y[0] * a[0]), y[0] * a[1] + y[1] * (a[0] + a[1]))
-    p = power * unlift(power)
-    high, low = sum_parts(jnp.ones_like(p), p * e[0])
-    return power, e, (high, low + p * e[1])
+# By dtype: the least units of a^2 and of B with which their product, added to A, is
+# exact; where exp(-w) times LIFT is held, below the least power of two.
+_UNITS = {_F32: (2.0**-8, 2.0**-12), _F64: (2.0**-17, 2.0**-29)}
+_HELD = {_F32: 10.905, _F64: 21.377}
 
 
 def _near(x: jax.Array) -> Parts:
-    """``|x|`` in two parts, held where exp(-w) times any small power is zero."""
-    a = jnp.minimum(jnp.abs(x), 11.5 if x.dtype == np.float32 else 23)
+    """``|x|``, held, as a head and what it lacks."""
+    a = jnp.minimum(jnp.abs(x), _HELD[x.dtype])
     return head(a), a - head(a)
 
 
+def _odd(a: Parts, factor: int) -> Parts:
+    """``A + factor B a^2``: an exact sum and what it lacks."""
+    unit, unit_of_b = _UNITS[a[0].dtype]
+    b = math.floor(_B[0] / unit_of_b) * unit_of_b
+    start = math.floor(_A[0] / (unit * unit_of_b)) * (unit * unit_of_b)
+    square, rest = a[0] * a[0], a[1] * (2 * a[0] + a[1])
+    coarse = jnp.round(square * (1 / unit)) * unit
+    low = ((_B[0] - b) + _B[1]) * (square + rest) + b * ((square - coarse) + rest)
+    return start + factor * (b * coarse), ((_A[0] - start) + _A[1]) + factor * low
+
+
+def _times(a: Parts, y: Parts) -> Parts:
+    """The product, as one of heads and what that lacks."""
+    high = head(y[0])
+    low = a[1] * y[0] + (a[0] * (y[0] - high) + (a[0] + a[1]) * y[1])
+    return a[0] * high, low
+
+
+def exponent_parts(a: Parts) -> Parts:
+    """The cubic w of a head and what it lacks: an exact product and what that lacks."""
+    return _times(a, _odd(a, 1))
+
+
+def _faint_exp(a: Parts) -> tuple[jax.Array, jax.Array]:
+    """``exp(-w) LIFT = power (1 + z)``, as `faint_exp` has it."""
+    w, rest = exponent_parts(a)
+    n, high, tail = exp_parts(-w, rest)
+    return power_of_two(n + math.log2(LIFT)), high + tail
+
+
 def _tanh_value(x: jax.Array) -> jax.Array:
-    """max(x, 0) - |x| e / (1 + e); x / 2 where parts of numbers would be flushed."""
-    a = _near(x)
-    power, e, total = _logistic_parts(a)
-    tail = power * product_parts(quotient_parts(a[0] + a[1], total), e) * unlift(x)
-    return jnp.where(jnp.abs(x) < 1e-20, 0.5 * x, jnp.maximum(x, 0) - tail)
+    return gated(x, *_faint_exp(_near(x)))
 
 
 def _tanh_slope(x: jax.Array) -> jax.Array:
     """e (1 + e - x w') / (1 + e)^2 for x < 0, or 1 minus that at -x."""
     a = _near(x)
-    power, e, total = _logistic_parts(a)
-    y = _odd(a, 3)
-    z, z_rest = total[0] - y[0] * a[0], total[1] - (y[0] * a[1] + y[1] * (a[0] + a[1]))
-    z, z_rest = head(z), (z - head(z)) + z_rest
-    far = product_parts((z, z_rest), e)
-    e1 = power * unlift(x) * (e[0] + e[1])
-    far = power * (far - far * (e1 * (2 + e1) / ((1 + e1) * (1 + e1)))) * unlift(x)
+    power, z = _faint_exp(a)
+    e = power / LIFT * (1 + z)
+    t, rest = _times(a, _odd(a, 3))
+    y = power * ((1 - t) + (e - rest))
+    y += y * z
+    far = (y - y * (e * (2 + e) / ((1 + e) * (1 + e)))) / LIFT
     root, root_rest = nearest_parts(-_TANH_ROOT[0], -_TANH_ROOT[1], x.dtype)
     d = root - (a[0] + a[1])
     series = polynomial(_SLOPE[x.dtype], jnp.maximum(d, -0.6))
@@ -279,23 +291,24 @@ def _tanh_slope(x: jax.Array) -> jax.Array:
 
 
 def _tanh_curvature(x: jax.Array) -> jax.Array:
+    """e / (1 + e)^2 times 2 w' + x w'' - x w'^2 (1 - e) / (1 + e), which is even."""
     a = _near(x)
-    power, e, total = _logistic_parts(a)
+    power, z = _faint_exp(a)
+    e = power / LIFT * (1 + z)
     y = _odd(a, 3)
-    s = power * product_parts(quotient_parts(jnp.ones_like(x), total), e)
-    s = s - s * (s * unlift(x))
-    e1 = power * unlift(x) * (e[0] + e[1])
-    t = y[0] * a[0]
-    t, t_rest = head(t), (t - head(t)) + (y[0] * a[1] + y[1] * (a[0] + a[1]))
-    bend = product_parts((t, t_rest), y)
+    t, rest = _times(a, y)
+    bend = product_parts(
+        (head(t), (t - head(t)) + rest), (head(y[0]), y[0] - head(y[0]) + y[1])
+    )
     b = a[0] + a[1]
     rise = 2 * _A[0] + 12 * _B[0] * (b * b)
-    far = (rise - bend) + bend * (2 * e1 / (1 + e1))
+    far = (rise - bend) + bend * (2 * e / (1 + e))
     root, root_rest = nearest_parts(*_BEND_ROOT_SQUARE, x.dtype)
     u = ((root - a[0] * a[0]) - 2 * a[0] * a[1]) - a[1] * a[1]
     series = polynomial(_BEND[x.dtype], jnp.minimum(b * b, 5))
     near = u * series + root_rest * series
-    return s * jnp.where(b < 2.2, near, far) * unlift(x)
+    y = power * jnp.where(b < 2.2, near, far)
+    return (y + y * z) / (1 + e * (2 + e)) / LIFT
 
 
 def _tanh_third(x: jax.Array) -> jax.Array:
@@ -310,4 +323,4 @@ def _tanh_third(x: jax.Array) -> jax.Array:
 
 _tanh_bend: Callable = elementwise(_tanh_curvature, _tanh_third)
 _tanh_first: Callable = elementwise(_tanh_slope, _tanh_bend)
-_tanh_form: Callable = elementwise(_tanh_value, _tanh_first)
+_tanh_form: Callable = elementwise(_tanh_value, _tanh_first, "gelu")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from .._precision import widen
 from ._elementwise import as_floating, elementwise
 from .piecewise import as_integer, is_exact, ramp
 
@@ -113,7 +114,7 @@ def hard_silu(x: jax.typing.ArrayLike) -> jax.Array:
     Limits: 0 and inf in value (`jax.nn` gives NaN at -inf), 0 and 1 in the first
     derivative, 0 in the second.  NaN gives NaN in value and first derivative.
 
-    Residual: the input.
+    Residual: the input, since a boolean cannot tell a slope that varies.
 
     Accuracy: in float32 errors observed stay below 1.5, 1.4 and 0.5 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
@@ -229,10 +230,17 @@ def sparse_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     return _sparse_sigmoid(as_floating("sparse_sigmoid", x))
 
 
-_hard_tanh = ramp(lambda x: jnp.clip(x, -1, 1), lambda x: jnp.abs(x) <= 1)
+_hard_tanh = ramp(
+    "hard_tanh",
+    lambda x: jnp.where(x > 1, 1, jnp.where(x < -1, -1, x)),
+    lambda x: jnp.abs(x) <= 1,
+)
 # x + 3 is exact near -3, and within one rounding elsewhere.
 _hard_sigmoid = ramp(
-    lambda x: jnp.clip(x + 3, 0, 6) / 6, lambda x: jnp.abs(x) < 3, 1 / 6
+    "hard_sigmoid",
+    lambda x: jnp.clip(widen(x) + 3, 0, 6) / 6,
+    lambda x: jnp.abs(x) < 3,
+    1 / 6,
 )
 
 
@@ -263,8 +271,10 @@ def _sparse_sigmoid_slope(x: jax.Array) -> jax.Array:
     return jnp.where(a < 1, 0.5, jnp.where(a > 1, 0, 0.25 * a))
 
 
-_hard_silu = elementwise(_hard_silu_value, _hard_silu_slope)
-_sparse_plus = elementwise(_sparse_plus_value, _sparse_sigmoid_value)
+_hard_silu = elementwise(_hard_silu_value, _hard_silu_slope, "hard_silu")
+_sparse_plus = elementwise(_sparse_plus_value, _sparse_sigmoid_value, "sparse_plus")
 _sparse_sigmoid = elementwise(
-    _sparse_sigmoid_value, elementwise(_sparse_sigmoid_slope, jnp.zeros_like)
+    _sparse_sigmoid_value,
+    elementwise(_sparse_sigmoid_slope, jnp.zeros_like),
+    "sparse_sigmoid",
 )

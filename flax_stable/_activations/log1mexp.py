@@ -75,4 +75,6 @@ def _log1mexp_slope(x: jax.Array) -> jax.Array:
     return jnp.where(x < 0, np.nan, jnp.exp(-a) / jnp.abs(expm1(-a)))
 
 
-_log1mexp = elementwise(_log1mexp_value, elementwise(_log1mexp_slope, _curvature))
+_log1mexp = elementwise(
+    _log1mexp_value, elementwise(_log1mexp_slope, _curvature), "log1mexp"
+)

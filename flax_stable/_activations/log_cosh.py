@@ -93,4 +93,4 @@ def _log_cosh_value(x: jax.Array) -> jax.Array:
     return jnp.where(a < 0.75, near, far)
 
 
-_log_cosh = elementwise(_log_cosh_value, tanh)
+_log_cosh = elementwise(_log_cosh_value, tanh, "log_cosh")

@@ -205,5 +205,7 @@ def _third(x: jax.Array) -> jax.Array:
 
 
 _mish: Callable = elementwise(
-    _mish_value, elementwise(_mish_slope, elementwise(_mish_curvature, _third))
+    _mish_value,
+    elementwise(_mish_slope, elementwise(_mish_curvature, _third)),
+    "mish",
 )

@@ -306,7 +306,7 @@ def _log_ndtr_third(x: jax.Array) -> jax.Array:
 
 _curvature: Callable = elementwise(_log_ndtr_curvature, _log_ndtr_third)
 _slope: Callable = elementwise(_log_ndtr_slope, _curvature)
-_log_ndtr: Callable = elementwise(_log_ndtr_value, _slope)
+_log_ndtr: Callable = elementwise(_log_ndtr_value, _slope, "log_ndtr")
 
 
 @jax.jit

@@ -8,26 +8,27 @@ import numpy as np
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating, elementwise
+from ._elementwise import as_floating, elementwise, named
 from ._parametric import pull_back, with_parameters
 
 
-def ramp(value: Callable, rises: Callable, slope: float = 1.0) -> Callable:
+def ramp(name: str, value: Callable, rises: Callable, slope: float = 1.0) -> Callable:
     """The function ``value``, flat but for where it ``rises``: all that its rule keeps.
 
-    ``value`` is a function of one float32 or float64 array, ``rises`` of an array of
-    any floating dtype.
+    Both are functions of an array of any floating dtype; ``name`` is as for
+    `elementwise`.
     """
 
     @custom_vjp
     def f(x):
-        return narrow(value(widen(x)), x)
+        return narrow(value(x), x)
 
     def fwd(x):
         return f(x), rises(x)
 
     def bwd(rising, g):
-        return (jnp.where(rising, narrow(slope * widen(g), g), 0),)
+        ct = g if slope == 1 else narrow(slope * widen(g), g)
+        return (jnp.where(named(rising, name), ct, 0),)
 
     f.defvjp(fwd, bwd)
     return f
@@ -259,8 +260,12 @@ def identity(x: jax.typing.ArrayLike) -> jax.Array:
     return x if is_exact(x) else as_floating("identity", x)
 
 
-_relu = ramp(lambda x: jnp.maximum(x, 0), lambda x: x > 0)
-_relu6 = ramp(lambda x: jnp.clip(x, 0, 6), lambda x: (x > 0) & (x < 6))
+_relu = ramp("relu", lambda x: jnp.maximum(x, 0), lambda x: x > 0)
+_relu6 = ramp(
+    "relu6",
+    lambda x: jnp.where(x > 6, 6, jnp.where(x < 0, 0, x)),
+    lambda x: (x > 0) & (x < 6),
+)
 
 
 @custom_vjp
@@ -275,10 +280,12 @@ def _leaky_relu_fwd(x, slope):
 
 
 def _leaky_relu_bwd(kept, g):
-    positive, x, slope = kept
+    (positive, x), slope = named(kept[:2], "leaky_relu"), kept[2]
     slopes = [jnp.where(positive, 1, slope), jnp.where(positive, 0, widen(x))]
     return pull_back(g, (x, slope), slopes)
 
 
 _leaky_relu.defvjp(_leaky_relu_fwd, _leaky_relu_bwd)
-_relu_squared = elementwise(lambda x: jnp.maximum(x, 0) ** 2, lambda x: 2 * _relu(x))
+_relu_squared = elementwise(
+    lambda x: jnp.maximum(x, 0) ** 2, lambda x: 2 * _relu(x), "relu_squared"
+)

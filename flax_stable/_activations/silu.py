@@ -62,14 +62,14 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
 swish = silu
 
 
-def _silu_value(x: jax.Array) -> jax.Array:
-    """h + h g, where h is exact and g small: of g's own errors little is left.
+def gated(x: jax.Array, power: jax.Array, z: jax.Array) -> jax.Array:
+    """``x / (1 + exp(-w))`` for w of the sign of x, ``exp(-|w|) LIFT = power (1 + z)``.
 
-    With exp(-|x|) = s (1 + z), h is x s for negative x and x for positive; around 0 it
-    is x / 2.  The rest, g, is over 1 + s (1 + z) what that of h leaves, written out
-    so that it does not cancel.
+    It is h + h g, where h is exact and g small: of g's own errors little is left.  With
+    s = power / LIFT, h is x s for negative x and x for positive; around 0 it is x / 2.
+    The rest, g, is over 1 + s (1 + z) what that of h leaves, written out so that it
+    does not cancel.
     """
-    _, power, z = faint_exp(x)
     s = power / LIFT
     below = x < 0
     near = s > 0.3
@@ -80,6 +80,10 @@ def _silu_value(x: jax.Array) -> jax.Array:
     scale = jnp.where(below, 1 / LIFT, 1) * jnp.where(near, 0.5, 1).astype(x.dtype)
     # At infinity g is 0.
     return scale * (h + jnp.minimum(h, np.finfo(h.dtype).max) * g)
+
+
+def _silu_value(x: jax.Array) -> jax.Array:
+    return gated(x, *faint_exp(x)[1:])
 
 
 # A number next to the root of silu' and what silu' is there; then the polynomial
@@ -137,5 +141,7 @@ def _third(x: jax.Array) -> jax.Array:
 
 
 _silu: Callable = elementwise(
-    _silu_value, elementwise(_silu_slope, elementwise(_silu_curvature, _third))
+    _silu_value,
+    elementwise(_silu_slope, elementwise(_silu_curvature, _third)),
+    "silu",
 )

@@ -140,4 +140,4 @@ _in_a: Callable = parametric(
     lambda x, a: (x / a) * _curvature(x, a),
     lambda x, a: ((x / a) * x * _curvature(x, a) - 2 * _in_a(x, a)) / a,
 )
-_snake = parametric(_snake_value, _slope, _in_a)
+_snake = parametric(_snake_value, _slope, _in_a, name="snake")

@@ -79,4 +79,4 @@ _curvature: Callable = elementwise(
     lambda x: -3 * jnp.sign(x) * _curvature(x) * _reciprocal(x),
 )
 _soft_sign_slope: Callable = elementwise(lambda x: 1 / _power(x, 2), _curvature)
-_soft_sign = elementwise(_soft_sign_value, _soft_sign_slope)
+_soft_sign = elementwise(_soft_sign_value, _soft_sign_slope, "soft_sign")

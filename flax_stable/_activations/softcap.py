@@ -138,4 +138,4 @@ _in_cap: Callable = parametric(
     lambda x, cap: -_t(x, cap) * _curvature(x, cap),
     lambda x, cap: _t(x, cap) ** 2 * _curvature(x, cap),
 )
-_softcap = parametric(_softcap_value, _slope, _in_cap)
+_softcap = parametric(_softcap_value, _slope, _in_cap, name="softcap")

@@ -10,7 +10,7 @@ from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating
+from ._elementwise import as_floating, named
 from ._rows import (
     Axis,
     exp_sum_parts,
@@ -198,7 +198,8 @@ def logsumexp(
     a = as_floating("logsumexp", a)
     if b is None:
         axes, mask = row_axes(a, axis), row_mask(where, a)
-        out = _log_total(only(mask, a, -np.inf), jnp.ones((), widen(a).dtype), axes)
+        one = jnp.ones((), widen(a).dtype)
+        out = _log_total(only(mask, a, -np.inf), one, axes, "logsumexp")
         sign = jnp.where(jnp.isnan(out), out, jnp.where(out == -np.inf, 0, 1))
     else:
         a, b = _together(a, as_floating("logsumexp", b))
@@ -262,7 +263,8 @@ def logmeanexp(
         count = jnp.asarray(math.prod(x.shape[i] for i in axes))
     else:
         count = jnp.sum(mask, axes, keepdims=True)
-    out = _log_total(only(mask, x, -np.inf), count.astype(widen(x).dtype), axes)
+    count = count.astype(widen(x).dtype)
+    out = _log_total(only(mask, x, -np.inf), count, axes, "logmeanexp")
     return narrow_rows(out if keepdims else lax.squeeze(out, axes), x)
 
 
@@ -316,7 +318,7 @@ def _share_fwd(x, top, total, axes):
 
 
 def _share_bwd(axes, kept, g):
-    p = _kept_share(kept, axes)
+    p = _kept_share(named(kept, "softmax"), axes)
     # Any constant may be taken from g.  Once its mean is, the element whose p is almost
     # 1 adds next to nothing to the sum, and the rest does not drown in it.
     mean = jnp.sum(lax.stop_gradient(p) * g, axes, keepdims=True)
@@ -341,15 +343,16 @@ def _log_share_fwd(x, top, ones, rest, axes):
 
 
 def _log_share_bwd(axes, kept, g):
-    ct = g - _kept_share(kept, axes) * jnp.sum(g, axes, keepdims=True)
+    share = _kept_share(named(kept, "log_softmax"), axes)
+    ct = g - share * jnp.sum(g, axes, keepdims=True)
     return narrow(ct, kept[0]), None, None, None
 
 
 _log_share.defvjp(_log_share_fwd, _log_share_bwd)
 
 
-@functools.partial(custom_vjp, nondiff_argnums=(2,))
-def _log_total(x, count, axes):
+@functools.partial(custom_vjp, nondiff_argnums=(2, 3))
+def _log_total(x, count, axes, name):
     """log(sum(exp(x)) / count), wide, the axes kept."""
     return _log_total_of(exp_sum_parts(x, axes), count)
 
@@ -362,13 +365,13 @@ def _log_total_of(parts, count):
     return jnp.where(top == np.inf, top, top + log)
 
 
-def _log_total_fwd(x, count, axes):
+def _log_total_fwd(x, count, axes, name):
     top, ones, rest = parts = exp_sum_parts(x, axes)
     return _log_total_of(parts, count), _keep(x, (top, ones + rest), axes)
 
 
-def _log_total_bwd(axes, kept, g):
-    return narrow(g * _kept_share(kept, axes), kept[0]), None
+def _log_total_bwd(axes, name, kept, g):
+    return narrow(g * _kept_share(named(kept, name), axes), kept[0]), None
 
 
 _log_total.defvjp(_log_total_fwd, _log_total_bwd)
@@ -376,7 +379,7 @@ _log_total.defvjp(_log_total_fwd, _log_total_bwd)
 
 def _weighted(a, b, axes):
     """The logarithm and the sign of sum(b exp(a)), wide, the axes kept."""
-    a, b = widen(a), widen(b)
+    a, b = map(widen, named((a, b), "logsumexp"))
     counts = b != 0
     top = jnp.where(counts, lax.stop_gradient(a), -np.inf)
     top = jnp.max(top, axes, keepdims=True, initial=-np.inf)

@@ -17,7 +17,7 @@ from .._precision import (
     product,
     widen,
 )
-from ._elementwise import as_floating, elementwise
+from ._elementwise import as_floating, elementwise, named
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
 from ._parametric import parametric, with_parameters
 from .sigmoid import sigmoid, sigmoid_slope, tanh
@@ -130,7 +130,7 @@ def _softplus_fwd(x):
 
 
 def _softplus_bwd(kept, g):
-    y, x = kept
+    y, x = named(kept, "softplus")
     slope = sigmoid(widen(x)) if y is None else _slope_of(y)
     return (narrow(widen(g) * slope, g),)
 
@@ -183,7 +183,10 @@ _in_beta: Callable = parametric(
     lambda x, beta: (_held(x, beta) * _mixed(x, beta) - 2 * _in_beta(x, beta)) / beta,
 )
 _softplus_with_beta = parametric(
-    _beta_value, parametric(_beta_slope, _curvature_with_beta, _mixed), _in_beta
+    _beta_value,
+    parametric(_beta_slope, _curvature_with_beta, _mixed),
+    _in_beta,
+    name="softplus",
 )
 
 
@@ -232,7 +235,9 @@ def log_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     return _log_sigmoid(as_floating("log_sigmoid", x))
 
 
-_log_sigmoid = elementwise(lambda x: -_softplus_value(-x), lambda x: sigmoid(-x))
+_log_sigmoid = elementwise(
+    lambda x: -_softplus_value(-x), lambda x: sigmoid(-x), "log_sigmoid"
+)
 
 
 @jax.jit
@@ -322,4 +327,4 @@ _curvature: Callable = elementwise(
     _inverse_curvature, lambda y: _curvature(y) * (1 - 2 * _slope(y))
 )
 _slope: Callable = elementwise(_inverse_slope, _curvature)
-_inverse_softplus = elementwise(_inverse_value, _slope)
+_inverse_softplus = elementwise(_inverse_value, _slope, "inverse_softplus")

@@ -147,4 +147,5 @@ _squareplus = parametric(
         _squareplus_slope, _curvature, lambda x, b: -0.25 * x * _reciprocal(x, b) ** 3
     ),
     lambda x, b: 0.25 * _reciprocal(x, b),
+    name="squareplus",
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._precision import widen
-from ._elementwise import as_floating
+from ._elementwise import as_floating, named
 from ._rows import Axis, narrow_rows, only, row_axes, row_mask
 
 
@@ -51,7 +51,7 @@ def standardize(
     Limits: a row that holds inf or NaN is NaN.  A constant row is 0 for a positive
     ``epsilon``.
 
-    Residual: the arguments.
+    Residual: the input (and the other arguments as they came).
 
     Accuracy: the errors observed, in units in the last place of a row's largest term,
     stay below 4, 4 and 7 in float32, in value, first and second derivative, also for
@@ -94,6 +94,7 @@ def standardize(
 
 
 def _standardize(x, mask, given, *, axes):
+    x = named(x, "standardize")
     given = {name: value.astype(widen(x).dtype) for name, value in given.items()}
 
     def mean(x):

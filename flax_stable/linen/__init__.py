@@ -27,6 +27,10 @@ from ._activations import Tanh as Tanh
 from ._blocks import MLP as MLP
 from ._blocks import GatedMLP as GatedMLP
 from ._dense import StableSoftplusDense as StableSoftplusDense
+from ._gated import GLU as GLU
+from ._gated import GeGLU as GeGLU
+from ._gated import ReGLU as ReGLU
+from ._gated import SwiGLU as SwiGLU
 from ._parametric import CELU as CELU
 from ._parametric import ELU as ELU
 from ._parametric import LeakyReLU as LeakyReLU
@@ -35,7 +39,6 @@ from ._parametric import Snake as Snake
 from ._parametric import Softcap as Softcap
 from ._parametric import Softplus as Softplus
 from ._parametric import Squareplus as Squareplus
-from ._rows import GLU as GLU
 from ._rows import LogSoftmax as LogSoftmax
 from ._rows import Softmax as Softmax
 from ._rows import Standardize as Standardize

@@ -261,14 +261,19 @@ class Sigmoid(nn.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Attributes:
+      residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.linen.Sigmoid().apply({}, jnp.array([-100.0, 0.0, 100.0]))
       Array([0. , 0.5, 1. ], dtype=float32)
     """
 
+    residual: str = "input"
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return sigmoid(x)
+        return sigmoid(x, residual=self.residual)
 
 
 class SiLU(nn.Module):
@@ -339,11 +344,16 @@ class Tanh(nn.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Attributes:
+      residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.linen.Tanh().apply({}, jnp.array([-100.0, 0.0, 100.0]))
       Array([-1.,  0.,  1.], dtype=float32)
     """
 
+    residual: str = "input"
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return tanh(x)
+        return tanh(x, residual=self.residual)

@@ -11,6 +11,7 @@ from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike
 
 from .. import _blocks
 from .._activations.gelu import gelu
+from .._gated.units import swiglu
 
 
 class MLP(nn.Module):
@@ -143,7 +144,7 @@ class GatedMLP(nn.Module):
 
     intermediate_features: int
     features: int | None = None
-    activation: Callable[..., jax.Array] = _blocks.swiglu
+    activation: Callable[..., jax.Array] = swiglu
     use_bias: bool = False
     dropout_rate: float = 0.0
     deterministic: bool | None = None

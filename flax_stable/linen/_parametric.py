@@ -63,6 +63,7 @@ class ELU(nn.Module):
       param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
         against the inputs.
       param_dtype: the dtype of the parameter, a real floating one.
+      residual: what the backward pass keeps, ``"input"`` or ``"output"``.
 
     Raises:
       ValueError: the number is not finite, or has a shape without being learnable.
@@ -79,10 +80,11 @@ class ELU(nn.Module):
     learnable: bool = False
     param_shape: Sequence[int] = ()
     param_dtype: Dtype = jnp.float32
+    residual: str = "input"
 
     @nn.compact
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return elu(x, _number(self, "alpha", x))
+        return elu(x, _number(self, "alpha", x), residual=self.residual)
 
 
 class LeakyReLU(nn.Module):

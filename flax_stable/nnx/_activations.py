@@ -262,14 +262,20 @@ class Sigmoid(nnx.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Args:
+      residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.nnx.Sigmoid()(jnp.array([-100.0, 0.0, 100.0]))
       Array([0. , 0.5, 1. ], dtype=float32)
     """
 
+    def __init__(self, residual: str = "input"):
+        self.residual = residual
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return sigmoid(x)
+        return sigmoid(x, residual=self.residual)
 
 
 class SiLU(nnx.Module):
@@ -340,11 +346,17 @@ class Tanh(nnx.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Args:
+      residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.nnx.Tanh()(jnp.array([-100.0, 0.0, 100.0]))
       Array([-1.,  0.,  1.], dtype=float32)
     """
 
+    def __init__(self, residual: str = "input"):
+        self.residual = residual
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return tanh(x)
+        return tanh(x, residual=self.residual)

@@ -13,6 +13,7 @@ from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike, PromoteD
 
 from .. import _blocks
 from .._activations.gelu import gelu
+from .._gated.units import swiglu
 from .._positive import dense
 
 _kernel_init = nnx.initializers.lecun_normal()
@@ -202,7 +203,7 @@ class GatedMLP(nnx.Module):
         intermediate_features: int,
         out_features: int | None = None,
         *,
-        activation: Callable[..., jax.Array] = _blocks.swiglu,
+        activation: Callable[..., jax.Array] = swiglu,
         use_bias: bool = False,
         dropout_rate: float = 0.0,
         deterministic: bool | None = False,

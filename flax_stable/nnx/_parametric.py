@@ -68,6 +68,7 @@ class ELU(nnx.Module):
       param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
         against the inputs.
       param_dtype: the dtype of the parameter, a real floating one.
+      residual: what the backward pass keeps, ``"input"`` or ``"output"``.
 
     Raises:
       ValueError: the number is not finite, or has a shape without being learnable.
@@ -86,11 +87,13 @@ class ELU(nnx.Module):
         learnable: bool = False,
         param_shape: Sequence[int] = (),
         param_dtype: Dtype = jnp.float32,
+        residual: str = "input",
     ):
         self.alpha = _number(self, "alpha", alpha, learnable, param_shape, param_dtype)
+        self.residual = residual
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return elu(x, _value(self.alpha, x))
+        return elu(x, _value(self.alpha, x), residual=self.residual)
 
 
 class LeakyReLU(nnx.Module):

@@ -6,28 +6,6 @@ from flax import nnx
 from .._activations._rows import Axis
 from .._activations.softmax import log_softmax, softmax
 from .._activations.standardize import standardize
-from .._gated import glu
-
-
-class GLU(nnx.Module):
-    """The activation `flax_stable.glu`, ``a sigmoid(b)`` of two halves.
-
-    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
-
-    Args:
-      axis: the axis to halve.
-
-    Example:
-      >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.nnx.GLU()(jnp.array([1.0, 2.0, 0.0, 100.0]))
-      Array([0.5, 2. ], dtype=float32)
-    """
-
-    def __init__(self, axis: int = -1):
-        self.axis = axis
-
-    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return glu(x, self.axis)
 
 
 class LogSoftmax(nnx.Module):

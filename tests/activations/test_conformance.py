@@ -112,8 +112,11 @@ def ruled_forward(f):
     return rule
 
 
+NAMED = [name.partition("(")[0] for name in TABLE]
 POLICIES = {
     "everything saveable": jax.checkpoint_policies.everything_saveable,
+    "named saveable": jax.checkpoint_policies.save_only_these_names(*NAMED),
+    "others saveable": jax.checkpoint_policies.save_anything_except_these_names(*NAMED),
     "nothing saveable": jax.checkpoint_policies.nothing_saveable,
     "dots saveable": jax.checkpoint_policies.dots_saveable,
 }

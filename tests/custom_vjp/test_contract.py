@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _rules import CASES, softplus, softplus_reference
+from jax.ad_checkpoint import checkpoint_name
 from jax.dtypes import float0
 
 import flax_stable as fs
@@ -37,6 +38,42 @@ def test_residuals_of_a_scan_are_stored_once_a_step():
         total_bytes[f] = sum(a.nbytes for a in kept)
     assert total_bytes[softplus] == 16 * x.nbytes
     assert total_bytes[softplus_reference] > total_bytes[softplus]
+
+
+@pytest.mark.parametrize("rule", ["fwd", "bwd"])
+def test_residuals_have_the_names_that_a_rule_gives_them(rule):
+    """In ``bwd`` a name costs nothing; in ``fwd`` it makes another array."""
+
+    def named(kept, where):
+        return checkpoint_name(kept, "kept") if where == rule else kept
+
+    @fs.custom_vjp
+    def f(x):
+        return jnp.sin(x)
+
+    def fwd(x):
+        c = jnp.cos(x)
+        return f(x), named({"slope": c}, "fwd")
+
+    def bwd(kept, g):
+        return (g * named(kept, "bwd")["slope"],)
+
+    f.defvjp(fwd, bwd)
+    x = jnp.linspace(-1, 1, 1024)
+
+    def kept(policy):
+        g = jax.checkpoint(lambda x: f(jnp.exp(x)), policy=policy)
+        np.testing.assert_allclose(
+            jax.vjp(g, x)[1](x)[0], x * jnp.exp(x) * jnp.cos(jnp.exp(x)), rtol=1e-5
+        )
+        return [r.nbytes for r in jax.tree.leaves(jax.vjp(g, x)[1])]
+
+    policies = jax.checkpoint_policies
+    assert kept(policies.nothing_saveable) == [x.nbytes]
+    # The argument, and what has the name.
+    assert kept(policies.save_only_these_names("kept")) == [x.nbytes] * 2
+    assert kept(policies.save_only_these_names("another")) == [x.nbytes]
+    assert saved(jax.jit(f), x) == saved(f, x) == [x.shape]
 
 
 def test_an_unperturbed_argument_keeps_and_costs_nothing():

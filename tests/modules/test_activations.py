@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _cases import CASES
 from _layers import KEY, assert_same, nnx_linear, normal
 from flax import linen as nn
 from flax import nnx
@@ -17,59 +18,6 @@ import flax_stable.linen
 import flax_stable.nnx
 from flax_stable.testing import REFERENCES
 
-# Each module, its fields, and the function with these numbers.
-CASES = [
-    ("CELU", {}, fs.celu, {}),
-    ("CELU", {"alpha": 0.5}, fs.celu, {"alpha": 0.5}),
-    ("ELU", {}, fs.elu, {}),
-    ("ELU", {"alpha": 2}, fs.elu, {"alpha": 2.0}),
-    ("GLU", {}, fs.glu, {}),
-    ("GLU", {"axis": 0}, fs.glu, {"axis": 0}),
-    ("HardSiLU", {}, fs.hard_silu, {}),
-    ("HardSigmoid", {}, fs.hard_sigmoid, {}),
-    ("HardSwish", {}, fs.hard_swish, {}),
-    ("HardTanh", {}, fs.hard_tanh, {}),
-    ("Identity", {}, fs.identity, {}),
-    ("InverseSoftplus", {}, fs.inverse_softplus, {}),
-    ("LeakyReLU", {}, fs.leaky_relu, {}),
-    ("LeakyReLU", {"negative_slope": 0.3}, fs.leaky_relu, {"negative_slope": 0.3}),
-    ("Log1mExp", {}, fs.log1mexp, {}),
-    ("LogSigmoid", {}, fs.log_sigmoid, {}),
-    ("LogSoftmax", {}, fs.log_softmax, {}),
-    ("LogSoftmax", {"axis": (0, 1)}, fs.log_softmax, {"axis": (0, 1)}),
-    ("Mish", {}, fs.mish, {}),
-    ("ReLU", {}, fs.relu, {}),
-    ("ReLU6", {}, fs.relu6, {}),
-    ("ReLUSquared", {}, fs.relu_squared, {}),
-    ("SELU", {}, fs.selu, {}),
-    ("SiLU", {}, fs.silu, {}),
-    ("Sigmoid", {}, fs.sigmoid, {}),
-    ("Softmax", {}, fs.softmax, {}),
-    ("Softmax", {"axis": None}, fs.softmax, {"axis": None}),
-    ("Softplus", {}, fs.softplus, {}),
-    ("SparsePlus", {}, fs.sparse_plus, {}),
-    ("SparseSigmoid", {}, fs.sparse_sigmoid, {}),
-    ("Standardize", {}, fs.standardize, {}),
-    (
-        "Standardize",
-        {"axis": 0, "epsilon": 0.1},
-        fs.standardize,
-        {"axis": 0} | {"epsilon": 0.1},
-    ),
-    ("Swish", {}, fs.swish, {}),
-    ("Tanh", {}, fs.tanh, {}),
-    ("GELU", {}, fs.gelu, {}),
-    ("GELU", {"approximate": False}, fs.gelu, {"approximate": False}),
-    ("LogCosh", {}, fs.log_cosh, {}),
-    ("LogNdtr", {}, fs.log_ndtr, {}),
-    ("Snake", {}, fs.snake, {}),
-    ("Snake", {"a": 0.5}, fs.snake, {"a": 0.5}),
-    ("SoftSign", {}, fs.soft_sign, {}),
-    ("Softcap", {"cap": 30.0}, fs.softcap, {"cap": 30.0}),
-    ("Softplus", {"beta": 2.0}, fs.softplus, {"beta": 2.0}),
-    ("Squareplus", {}, fs.squareplus, {}),
-    ("Squareplus", {"b": 1}, fs.squareplus, {"b": 1.0}),
-]
 # The number that can be learned, and the function.
 LEARNABLE = {
     "CELU": ("alpha", fs.celu),
@@ -79,6 +27,16 @@ LEARNABLE = {
     "Softcap": ("cap", fs.softcap),
     "Softplus": ("beta", fs.softplus),
     "Squareplus": ("b", fs.squareplus),
+}
+# What is not a field of a module, but an argument when it is called.
+PASSED_ON = {
+    "Softmax": (fs.softmax, "where"),
+    "LogSoftmax": (fs.log_softmax, "where"),
+    "Standardize": (fs.standardize, "where"),
+    "GLU": (fs.glu, "gate"),
+    "GeGLU": (fs.geglu, "gate"),
+    "ReGLU": (fs.reglu, "gate"),
+    "SwiGLU": (fs.swiglu, "gate"),
 }
 APIS = pytest.mark.parametrize("api", ["linen", "nnx"])
 learnable = pytest.mark.parametrize("name", LEARNABLE)
@@ -90,7 +48,7 @@ def flat(name):
 
 def test_every_function_has_a_module_and_a_case():
     names = {call.partition("(")[0] for call in REFERENCES}
-    names |= {"softmax", "log_softmax", "standardize", "glu"}
+    names |= {function.__name__ for function, _ in PASSED_ON.values()}
     tested = {name for name, *_ in CASES} | {"PReLU"}
     for api in (fs.linen, fs.nnx):
         modules = {
@@ -127,16 +85,12 @@ def test_modules_are_the_functions(name, fields, function, options):
 
 
 @APIS
-@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax", "Standardize"])
-def test_rows_take_a_mask(name, api):
-    x, where = normal(3, 4), normal(3, 4, seed=2) > -1
-    function = {
-        "Softmax": fs.softmax,
-        "LogSoftmax": fs.log_softmax,
-        "Standardize": fs.standardize,
-    }[name]
-    found = called(api, name, {})(x, where=where)
-    assert_same(found, function(x, where=where))
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_calls_take_the_other_array(name, api):
+    function, keyword = PASSED_ON[name]
+    x, other = normal(3, 4), normal(3, 4, seed=2)
+    other = {keyword: other > -1 if keyword == "where" else other}
+    assert_same(called(api, name, {})(x, **other), function(x, **other))
 
 
 def test_activations_in_sequences():

@@ -108,3 +108,12 @@ def test_kernels_that_cannot_be(make):
     negative = nn.initializers.constant(-1.0)
     leaves = jax.jit(lambda: jax.tree.leaves(make(kernel_init=negative)))()
     assert any(jnp.isnan(leaf).all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", ["ELU", "Sigmoid", "Tanh"])
+def test_a_residual_that_cannot_be(name):
+    message = f"{name.lower()} keeps its 'input' or its 'output'.*residual='all'"
+    with pytest.raises(ValueError, match=message):
+        getattr(fs.linen, name)(residual="all").apply({}, 1.0)
+    with pytest.raises(ValueError, match=message):
+        getattr(fs.nnx, name)(residual="all")(1.0)

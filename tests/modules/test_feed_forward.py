@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 import flax_stable as fs
 import flax_stable.linen
 import flax_stable.nnx
-from flax_stable._blocks import recomputing, swiglu
+from flax_stable._blocks import recomputing
 
 
 @BLOCKS
@@ -102,7 +102,7 @@ def test_fields_and_arguments_are_the_same_in_both_blocks_and_apis():
         mlp, gated = read(module.MLP), read(module.GatedMLP)
         assert list(mlp) == list(gated)
         assert (mlp["use_bias"], gated["use_bias"]) == (True, False)
-        assert (mlp["activation"], gated["activation"]) == (fs.gelu, swiglu)
+        assert (mlp["activation"], gated["activation"]) == (fs.gelu, fs.swiglu)
         assert flax <= {*mlp}
     assert {*arguments(nnx.Linear)} - {*mlp} == {"preferred_element_type"}
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from _layers import KEY, assert_same, linen_dense, nnx_linear, normal
 from flax import linen as nn
 from flax import nnx, serialization
@@ -131,3 +132,60 @@ def test_parameters_survive_serialization():
     nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, again))
     assert_same(nnx.merge(graph, state)(x), merged(x))
     assert_same(nnx.clone(merged)(x), merged(x))
+
+
+# A layer under remat, and how many arrays of the hidden size that keeps.
+
+P = jax.checkpoint_policies
+REMATS = [
+    (P.nothing_saveable, 0),
+    (P.dots_saveable, 1),
+    (P.save_only_these_names("gelu"), 1),
+    (P.save_only_these_names("tanh"), 0),
+    (P.save_anything_except_these_names("gelu"), 2),
+]
+
+
+class Hidden(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return fs.linen.GELU()(nn.Dense(32)(x))
+
+
+class NNXHidden(nnx.Module):
+    def __init__(self):
+        self.dense = nnx.Linear(8, 32, rngs=nnx.Rngs(0))
+        self.gelu = fs.nnx.GELU()
+
+    def __call__(self, x):
+        return self.gelu(self.dense(x))
+
+
+def linen_losses(policy, x):
+    variables = Hidden().init(KEY, x)
+    remat = nn.remat(Hidden, policy=policy)()
+    return [lambda v, m=m: m.apply(v, x).sum() for m in (Hidden(), remat)], variables
+
+
+def nnx_losses(policy, x):
+    graph, state = nnx.split(NNXHidden())
+    remat = nnx.remat(lambda module, x: module(x), policy=policy)
+    calls = (lambda module, x: module(x)), remat
+    return [lambda s, f=f: f(nnx.merge(graph, s), x).sum() for f in calls], state
+
+
+@pytest.mark.parametrize("losses", [linen_losses, nnx_losses])
+@pytest.mark.parametrize(("policy", "most"), REMATS)
+def test_remat_keeps_what_the_policy_names(losses, policy, most):
+    x = normal(16, 8)
+    (plain, remat), params = losses(policy, x)
+
+    def hidden(loss):
+        kept = jax.eval_shape(lambda p: jax.vjp(loss, p)[1], params)
+        return sum(r.shape == (16, 32) for r in jax.tree.leaves(kept))
+
+    assert hidden(plain) == 1
+    assert hidden(remat) == most if most < 2 else hidden(remat) <= most
+    gradients = jax.jit(lambda p: [jax.grad(f)(p) for f in (remat, plain)])(params)
+    for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

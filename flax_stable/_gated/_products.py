@@ -1,0 +1,143 @@
+"""Products with an activation of a gate, good where the latter underflows."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._activations._elementwise import named
+from .._activations.gelu import exponent_parts
+from .._activations.normal import INVERSE_SQRT_2PI
+from .._custom_vjp import custom_vjp
+from .._precision import (
+    exp_parts,
+    head,
+    narrow,
+    polynomial,
+    power_of_two,
+    square_parts,
+    widen,
+)
+
+
+def gated(
+    activation: Callable, *products: Callable, name: str | None = None
+) -> Callable:
+    """``x activation(gate)``, whose rule keeps both and computes the rest anew.
+
+    The first of ``products`` multiplies x by ``activation(gate)``, the second by its
+    derivative, which makes the derivative by the gate, and so on.  ``name`` is what
+    checkpoint policies call x and the gate.
+    """
+    product, *others = products
+
+    def slope(gate):
+        return jax.jvp(activation, (gate,), (jnp.ones_like(gate),))[1]
+
+    def plain(x, gate):
+        return x * slope(gate)
+
+    times_slope = gated(slope, *others) if others else plain
+
+    @custom_vjp
+    def unit(x, gate):
+        wide = widen(gate)
+        return narrow(product(widen(x), wide, activation(wide)), x)
+
+    def fwd(x, gate):
+        return unit(x, gate), (x, gate)
+
+    def bwd(kept, g):
+        x, gate = map(widen, named(kept, name))
+        factor, rate = activation(gate), times_slope(x, gate)
+
+        def push_forward(x_dot, gate_dot):
+            return (factor * widen(x_dot) + rate * widen(gate_dot)).astype(g.dtype)
+
+        # Transposed, it sums over axes of a mesh that only one of the two varies over.
+        cotangents = jax.linear_transpose(push_forward, *kept)(g)
+        return tuple(map(narrow, cotangents, kept))
+
+    unit.defvjp(fwd, bwd)
+    return unit
+
+
+def fading(
+    exponent: Callable,
+    reach: tuple[float, float],
+    ratio: Callable,
+    rise: float = 0.0,
+) -> Callable:
+    """How to multiply by a factor that may be too small to be a number.
+
+    Far out it is ``exp(y - low) ratio(gate)``, where ``exponent(gate)`` is ``y, low``.
+    Beyond the reach, in float32 and float64, even its product with the largest number
+    is zero.  Where the factor vanishes at 0 it is ``rise gate`` next to that.
+    """
+
+    def product(x, gate, factor):
+        info = np.finfo(x.dtype)
+        # Within reach it lifts every factor above zero, also for an infinite x.
+        lift = 5 * info.maxexp // 8
+        unlift = np.array(2.0**-lift, x.dtype)
+        end = reach[0] if x.dtype == np.float32 else reach[1]
+        held = jnp.clip(gate, -end, end)
+        n, high, tail = exp_parts(*exponent(held))
+        lifted = power_of_two(n + 2 * lift) * (1 + (high + tail)) * ratio(held)
+        small = x * unlift * lifted * unlift
+        if rise:
+            small = jnp.where(jnp.abs(gate) < 1, (x * rise) * gate, small)
+        faint = (jnp.abs(factor) < info.tiny) & (jnp.abs(gate) < jnp.inf)
+        return jnp.where(faint, small, x * factor)
+
+    return product
+
+
+def flat(x: jax.Array, gate: jax.Array, factor: jax.Array) -> jax.Array:
+    """Off 0 a factor of zero stays that: so does its product, also with infinity."""
+    zero = (factor == 0) & (gate != 0) & jnp.isinf(x)
+    return jnp.where(zero, 0, x * factor)
+
+
+def _distance(gate: jax.Array) -> tuple:
+    return -jnp.abs(gate), 0.0
+
+
+def _half_square(gate: jax.Array) -> tuple:
+    square, rest = square_parts(gate)
+    return -0.5 * square, 0.5 * rest
+
+
+def _cubic(gate: jax.Array) -> tuple:
+    """That of gelu in the form with tanh."""
+    a = jnp.abs(gate)
+    w, rest = exponent_parts((head(a), a - head(a)))
+    return -w, rest
+
+
+def cubic_ratios(gate: jax.Array) -> tuple:
+    """1 + x w' and 2 w' + x w'' + x w'^2 of the cubic w, x < 0."""
+    scale = math.sqrt(8 / math.pi)
+    a, bend = jnp.abs(gate), 6 * 0.044715 * scale * (gate * gate)
+    slope = scale + 0.5 * bend
+    return 1 - a * slope, (2 * slope + bend) - a * slope * slope
+
+
+# Of the normal distribution, Q(a) a / phi(a) in powers of 1 / a^2: 1, -1, 3, -15...
+_TAIL = tuple((-1.0) ** k * math.prod(range(1, 2 * k, 2)) for k in range(9))
+
+
+def tail_ratios(gate: jax.Array) -> tuple:
+    """x Q / exp and (Q + x phi) / exp, for x < 0."""
+    t = 1 / (gate * gate)
+    tail = polynomial(_TAIL, t)
+    scale = INVERSE_SQRT_2PI[0]
+    return -scale * tail, scale * gate * (1 - t * tail)
+
+
+exponential = functools.partial(fading, _distance, (190, 1485))
+tanh_form = functools.partial(fading, _cubic, (13.3, 27.2))
+gaussian = functools.partial(fading, _half_square, (19.4, 54.4))
