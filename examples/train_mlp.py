@@ -2,17 +2,19 @@
 
     python examples/train_mlp.py
     python examples/train_mlp.py --api nnx --mesh data=4,model=2 --axis-type explicit
+    python examples/train_mlp.py --mlp gated --activation silu
 
 The model is a Dense layer, an activation, and a layer with positive weights, which is
 where the ten classes are scored:
 
     scores = activation(x @ kernel + bias) @ softplus(raw_kernel) + bias
 
-Positive weights cost nothing there.  Softmax only sees differences between scores, so
-whatever a hidden unit says in favor of a class may be said as less support for the
-others: adding a constant to a unit's ten weights changes no probability, and with a
-large enough constant all ten are positive.  What one gains is a layer that can be read:
-a weight is how much evidence a unit gives for a class, and no two weights cancel.
+Positive weights cost nothing there: softmax sees differences between scores, so adding
+a constant to a unit's ten weights changes no probability.  What one gains is a layer
+that can be read: a weight is how much evidence a unit gives for a class, and no two
+weights cancel.  With ``--mlp gated`` what it reads is a block as transformers have it:
+
+    (x @ up * activation(x @ gate)) @ down
 
 A layout is a mesh and nothing else.  The batch is split over ``data`` and ``fsdp``, the
 parameters over ``fsdp`` (stored in parts, gathered for use) and ``model`` (computed
@@ -27,6 +29,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -45,77 +48,81 @@ import flax_stable as fs
 
 IMAGES, HELD_OUT = 1797, 360
 PIXELS, HIDDEN, CLASSES = 64, 256, 10
-ACTIVATIONS: dict[str, Callable] = {
-    "softplus": fs.softplus,
-    "sigmoid": fs.sigmoid,
-    "log_sigmoid": fs.log_sigmoid,
-    "tanh": fs.tanh,
-    "gelu": fs.gelu,
-    "silu": fs.silu,
-    "mish": fs.mish,
-}
+NAMES = "softplus", "sigmoid", "log_sigmoid", "tanh", "gelu", "silu", "mish"
+ACTIVATIONS: dict[str, Callable] = {name: getattr(fs, name) for name in NAMES}
+LIMITS = {"float32": 1e-5, "bfloat16": 2**-5}  # of gradients on one mesh and another
 AXES = ("data", "fsdp", "model")
-
-# Both models name their layers and parameters alike, so one set of specs serves both.
-PARAM_SPECS = {
-    "hidden": {"kernel": P("fsdp", "model"), "bias": P("model")},
-    "output": {"raw_kernel": P(("model", "fsdp"), None), "bias": P()},
-}
-COMPUTE_SPECS = {
-    "hidden": {"kernel": P(None, "model"), "bias": P("model")},
-    "output": {"raw_kernel": P("model", None), "bias": P()},
-}
 BATCH_SPEC = P(("data", "fsdp"))
 
 
 class LinenMLP(nn.Module):
-    activation: str
-    dtype: str
+    hidden: nn.Module
+    after: Callable
+    output: nn.Module
 
-    @nn.compact
     def __call__(self, x):
-        x = nn.Dense(HIDDEN, dtype=self.dtype, name="hidden")(x)
-        x = ACTIVATIONS[self.activation](x)
-        return fs.linen.StableSoftplusDense(
-            CLASSES, dtype=self.dtype, dot_general=sum_over_model, name="output"
-        )(x)
+        return self.output(self.after(self.hidden(x)))
 
 
 class NnxMLP(nnx.Module):
-    def __init__(self, activation, dtype, *, rngs):
-        self.activation = activation
-        self.hidden = nnx.Linear(PIXELS, HIDDEN, dtype=dtype, rngs=rngs)
-        self.output = fs.nnx.StableSoftplusLinear(
-            HIDDEN, CLASSES, dtype=dtype, dot_general=sum_over_model, rngs=rngs
-        )
+    def __init__(self, hidden, after, output):
+        self.hidden, self.after, self.output = hidden, after, output
 
     def __call__(self, x):
-        x = ACTIVATIONS[self.activation](self.hidden(x))
-        return self.output(x)
-
-
-def sum_over_model(lhs, rhs, dimension_numbers, **kwargs):
-    """A matrix product that sums over features split between devices.
-
-    With Auto axes the compiler finds out where the sum goes; with Explicit ones it has
-    to be said.
-    """
-    sharding = jax.typeof(lhs).sharding
-    if not sharding.mesh.empty and AxisType.Explicit in sharding.mesh.axis_types:
-        kwargs["out_sharding"] = P(sharding.spec[0], None)
-    return jax.lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)
+        return self.output(self.after(self.hidden(x)))
 
 
 def make_model(options):
     """The initial parameters, a dict of dicts, and a function that applies them."""
+    hidden: Any
+    activation, gated = ACTIVATIONS[options.activation], options.mlp == "gated"
+    after = fs.identity if gated else activation
+
+    def unit(value, gate):
+        return value * activation(gate)
+
     if options.api == "linen":
-        linen = LinenMLP(options.activation, options.dtype)
-        example = np.zeros((1, PIXELS), np.float32)
-        variables = jax.jit(linen.init)(jax.random.key(options.seed), example)
-        return variables["params"], lambda params, x: linen.apply({"params": params}, x)
-    mlp = NnxMLP(options.activation, options.dtype, rngs=nnx.Rngs(options.seed))
-    graph, state = nnx.split(mlp)
+        hidden = nn.Dense(HIDDEN, dtype=options.dtype)
+        if gated:
+            hidden = fs.linen.GatedMLP(HIDDEN, activation=unit, dtype=options.dtype)
+        output = fs.linen.StableSoftplusDense(CLASSES, dtype=options.dtype)
+        linen = LinenMLP(hidden, after, output)
+        key, example = jax.random.key(options.seed), np.zeros((1, PIXELS), np.float32)
+        params = jax.jit(linen.init)(key, example)["params"]
+        return params, lambda params, x: linen.apply({"params": params}, x)
+    make = {"dtype": options.dtype, "rngs": nnx.Rngs(options.seed)}
+    hidden = nnx.Linear(PIXELS, HIDDEN, **make)
+    if gated:
+        hidden = fs.nnx.GatedMLP(PIXELS, HIDDEN, activation=unit, **make)
+    last = fs.nnx.StableSoftplusLinear(PIXELS if gated else HIDDEN, CLASSES, **make)
+    graph, state = nnx.split(NnxMLP(hidden, after, last))
     return nnx.to_pure_dict(state), lambda params, x: nnx.merge(graph, params)(x)
+
+
+def apply_jax_nn(options, params, x):
+    """The same model of the functions of `jax.nn`, to compare with."""
+    activation = getattr(jax.nn, options.activation)
+    x, params = jax.tree.map(lambda a: a.astype(options.dtype), (x, params))
+    hidden, output = params["hidden"], params["output"]
+    if options.mlp == "gated":
+        value, gate = (x @ hidden[name]["kernel"] for name in ("up", "gate"))
+        x = (value * activation(gate)) @ hidden["down"]["kernel"]
+    else:
+        x = activation(x @ hidden["kernel"] + hidden["bias"])
+    return x @ jax.nn.softplus(output["raw_kernel"]) + output["bias"]
+
+
+def kept_bytes(apply, params):
+    """What the backward pass keeps of an image: the difference that one more makes."""
+
+    def vjp(params, x):
+        return jax.vjp(lambda params: apply(params, x), params)[1]
+
+    kept = [jax.eval_shape(vjp, params, np.zeros((n, PIXELS), "f")) for n in (1, 2)]
+    one, two = (
+        sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(t)) for t in kept
+    )
+    return two - one
 
 
 def make_loss(apply):
@@ -129,13 +136,21 @@ def make_loss(apply):
 
 
 def gather(params):
-    """Parameters as the model computes with them: whole along ``fsdp``.
-
-    Their gradient is scattered on its way back.
-    """
+    """Parameters whole along ``fsdp``, to compute with; gradients are scattered."""
     explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
     move = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
-    return jax.tree.map(move, params, COMPUTE_SPECS)
+    return jax.tree.map(move, params, specs_of(params, fsdp=()))
+
+
+def specs_of(params, fsdp=("fsdp",)):
+    """Where parameters live; both APIs name layers and parameters alike."""
+    up, down = P(fsdp, "model"), P(("model", *fsdp), None)
+    hidden: Any = {"kernel": up, "bias": P("model")}
+    if gated := "up" in params["hidden"]:
+        hidden = {"up": up, "gate": up, "down": down}
+        hidden = {name: {"kernel": spec} for name, spec in hidden.items()}
+    raw_kernel = P(fsdp, None) if gated else down
+    return {"hidden": hidden, "output": {"raw_kernel": raw_kernel, "bias": P()}}
 
 
 def load_data():
@@ -209,25 +224,27 @@ def compare_meshes(loss, params, batch, options):
     for name, shape in shapes.items():
         if min(shape.values(), default=2) > 1 and not misfit(shape, options.batch_size):
             mesh = make_mesh(shape, options.axis_type)
-            placements.append(fs.testing.Placement(name, mesh, PARAM_SPECS, BATCH_SPEC))
-    limit = {"float32": 1e-5, "bfloat16": 2**-5}[options.dtype]
+            placements.append(
+                fs.testing.Placement(name, mesh, specs_of(params), BATCH_SPEC)
+            )
     # Only the order of sums is to differ, not the bits an accelerator rounds off.
     with jax.default_matmul_precision("highest"):
         return fs.testing.assert_same_gradients(
-            loss, params, batch, placements, max_relative=limit
+            loss, params, batch, placements, max_relative=LIMITS[options.dtype]
         )
 
 
 def train(loss, params, data, mesh, options):
     """The trained parameters, and the loss of every step."""
     optimizer = optax.adam(options.learning_rate)
-    params = place(params, PARAM_SPECS, mesh)
+    specs = specs_of(params)
+    params = place(params, specs, mesh)
     # The moments are born where their parameters live; the step count is everywhere.
     state = optimizer.init(params)
     state = jax.tree.map(lambda x: x if x.ndim else place(x, P(), mesh), state)
     moments = optax.tree_utils.tree_get(state, "mu")
     fs.testing.assert_on_devices((params, state), mesh)
-    fs.testing.assert_sharding((params, moments), (PARAM_SPECS, PARAM_SPECS), mesh)
+    fs.testing.assert_sharding((params, moments), (specs, specs), mesh)
     kept = jax.tree.map(lambda x: x.sharding, (params, state))
 
     # jit with shardings is what used to be called pjit.
@@ -246,7 +263,7 @@ def train(loss, params, data, mesh, options):
             losses.append(float(value))
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
     fs.testing.assert_on_devices((params, state, batch), mesh)
-    fs.testing.assert_sharding(params, PARAM_SPECS, mesh)
+    fs.testing.assert_sharding(params, specs, mesh)
     chex.assert_tree_all_finite(params)
     return params, losses
 
@@ -266,8 +283,7 @@ def plot(losses, title, file):
     from matplotlib import pyplot as plt
 
     fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    steps = np.arange(1, len(losses) + 1)
-    window = min(25, len(losses))
+    steps, window = np.arange(1, len(losses) + 1), min(25, len(losses))
     mean = np.convolve(losses, np.ones(window) / window, "valid")
     ax.plot(steps, losses, color="#9ecae1", linewidth=1, label="each batch")
     middle = steps[: len(mean)] + window // 2
@@ -307,12 +323,12 @@ def parse_options(argv):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    dtypes = ["float32", "bfloat16"]
     add("--api", choices=["linen", "nnx"], default="linen", help="the Flax API")
+    add("--mlp", choices=["plain", "gated"], default="plain", help="the hidden layers")
     add("--activation", choices=ACTIVATIONS, default="softplus", help="of the MLP")
     add("--mesh", type=mesh_shape, help="such as data=4,model=2; None: data=all")
     add("--axis-type", choices=["auto", "explicit"], default="auto", help="of the mesh")
-    add("--dtype", choices=dtypes, default="float32", help="to compute in")
+    add("--dtype", choices=LIMITS, default="float32", help="to compute in")
     add("--steps", type=int, default=800, help="to train")
     add("--batch-size", type=int, default=128, help="images a step")
     add("--learning-rate", type=float, default=1e-2, help="of Adam")
@@ -321,24 +337,19 @@ def parse_options(argv):
     add("--plot", type=Path, metavar="FILE", help="picture of the loss curve to write")
     options = parser.parse_args(argv)
     options.axis_type = AxisType[options.axis_type.capitalize()]
-    for name in ("steps", "batch_size", "learning_rate", "cpu_devices"):
-        if not 0 < (value := getattr(options, name)) < math.inf:
+
+    def check(name, fits, expected):
+        if not fits(value := getattr(options, name)):
             name = name.replace("_", "-")
-            parser.error(
-                f"argument --{name}: expected a number above 0, but got {value}"
-            )
-    if options.batch_size > IMAGES - HELD_OUT:
-        parser.error(
-            f"argument --batch-size: expected at most the {IMAGES - HELD_OUT} training "
-            f"images, but got {options.batch_size}"
-        )
-    if options.seed < 0:
-        parser.error(f"argument --seed: expected 0 or more, but got {options.seed}")
-    if options.plot and options.plot.suffix not in (".png", ".svg", ".pdf"):
-        parser.error(
-            "argument --plot: expected a file that ends in .png, .svg or .pdf, but got "
-            f"{options.plot}"
-        )
+            parser.error(f"argument --{name}: expected {expected}, but got {value}")
+
+    for name in ("steps", "batch_size", "learning_rate", "cpu_devices"):
+        check(name, lambda x: 0 < x < math.inf, "a number above 0")
+    most, endings = IMAGES - HELD_OUT, (".png", ".svg", ".pdf")
+    check("batch_size", lambda x: x <= most, f"at most the {most} training images")
+    check("seed", lambda x: x >= 0, "0 or more")
+    picture = "a file that ends in .png, .svg or .pdf"
+    check("plot", lambda x: not x or x.suffix in endings, picture)
     if options.plot and not options.plot.parent.is_dir():
         parser.error(f"argument --plot: there is no folder {options.plot.parent}")
 
@@ -363,9 +374,9 @@ def main(argv=None):
     options = parse_options(argv)
     train_data, test_data = load_data()
     params, apply = make_model(options)
-    chex.assert_trees_all_equal_structs(params, PARAM_SPECS)
     loss = make_loss(apply)
-
+    peer = functools.partial(apply_jax_nn, options)
+    ours, theirs = kept_bytes(apply, params), kept_bytes(peer, params)
     first = next(batches(train_data, options.batch_size, options.seed))
     print(f"The gradient of one batch on {available()}:\n", flush=True)
     print(f"{compare_meshes(loss, params, first, options)}\n", flush=True)
@@ -375,6 +386,7 @@ def main(argv=None):
     held_out = accuracy(apply, params, test_data, mesh)
     weights = fs.softplus(params["output"]["raw_kernel"])
     print(f"output weights: all positive, {weights.min():.1e} to {weights.max():.1e}")
+    print(f"kept for the backward pass: {ours:,} bytes an image; jax.nn: {theirs:,}")
     print(f"held-out accuracy: {held_out:.1%} of {HELD_OUT} images")
     if options.plot:
         title = f"{options.activation} MLP on digits: {held_out:.1%} held-out accuracy"

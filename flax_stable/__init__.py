@@ -38,6 +38,8 @@ from ._activations.softplus import log_sigmoid as log_sigmoid
 from ._activations.softplus import softplus as softplus
 from ._activations.squareplus import squareplus as squareplus
 from ._activations.standardize import standardize as standardize
+from ._blocks import activation_dense as activation_dense
+from ._blocks import gated_dense as gated_dense
 from ._custom_vjp import custom_vjp as custom_vjp
 from ._gated.units import geglu as geglu
 from ._gated.units import glu as glu

@@ -245,8 +245,7 @@ class _CustomVJP:
 
         # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
         # from them, and its barrier keeps XLA from merging that with the forward pass.
-        if not getattr(jax.config, "jax_remat3", False):
-            push_forward = jax.checkpoint(push_forward)
+        push_forward = checkpoint(push_forward)
         tangent_leaves = [_symbolic_zero(y) for y in out_leaves]
         for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
             tangent_leaves[i] = t
@@ -318,6 +317,11 @@ class _CustomVJP:
                     f"{_type(leaf)}. {_way_out(leaf, x)}"
                 )
         return leaves
+
+
+def checkpoint(fun: Callable) -> Callable:
+    """`jax.checkpoint`, where that works inside of rules."""
+    return fun if getattr(jax.config, "jax_remat3", False) else jax.checkpoint(fun)
 
 
 def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:

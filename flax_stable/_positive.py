@@ -7,6 +7,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ._activations.softplus import inverse_softplus, softplus
 
@@ -208,5 +209,22 @@ def dense(
 ) -> jax.Array:
     """``inputs @ kernel + bias`` over the last axis of ``inputs``."""
     contraction = (((inputs.ndim - 1,), (0,)), ((), ()))
+    options = summed(dot_general, inputs, kernel) | options
     y = dot_general(inputs, kernel, contraction, **options)
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def summed(
+    dot_general: Callable, inputs: jax.Array, kernel: jax.Array
+) -> dict[str, PartitionSpec]:
+    """Options of a product that sums features split over Explicit axes of the mesh.
+
+    JAX leaves open where such a sum lives.  A product of the user's own may know.
+    """
+    if dot_general is not jax.lax.dot_general:
+        return {}
+    *outer, split = jax.typeof(inputs).sharding.spec
+    of_inputs, of_outputs = jax.typeof(kernel).sharding.spec
+    if split is None or split != of_inputs:
+        return {}
+    return {"out_sharding": PartitionSpec(*outer, of_outputs)}

@@ -131,7 +131,7 @@ def polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
 def exp_parts(x: jax.Array, low: jax.typing.ArrayLike = 0.0) -> tuple:
     """``exp(x - low) = 2^n (1 + high + tail)``, as `expm1_parts` has it."""
     ln2_high, ln2_low = LN2[x.dtype]
-    n = jnp.round(x * (1 / math.log(2)))
+    n = jnp.round((x - low) * (1 / math.log(2)))
     high, low = x - n * ln2_high, n * ln2_low + low
     r = high - low
     return n, high, r * r * polynomial(_EXP[x.dtype], r) - low

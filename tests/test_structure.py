@@ -21,6 +21,7 @@ LAYERS = (
     {"_custom_vjp"},
     {"_activations"},
     {"_gated", "_learnable", "_positive", "gradient", "host"},
+    {"_blocks"},
     {"linen", "nnx", "decay"},
     {"__init__"},
     {"__main__"},

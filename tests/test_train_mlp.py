@@ -76,21 +76,30 @@ def test_defaults_train_to_more_than_95_percent(tmp_path):
 # With the defaults above, every pair of API, axis type and dtype occurs, and every
 # activation.
 @pytest.mark.parametrize(
-    "api, axis_type, dtype, mesh, activation",
+    "api, axis_type, dtype, mesh, mlp, activation",
     [
-        ("linen", "explicit", "bfloat16", "model=8", "sigmoid"),
-        ("nnx", "auto", "bfloat16", "fsdp=4,model=2", "log_sigmoid"),
-        ("nnx", "explicit", "float32", "data=2,fsdp=2,model=2", "tanh"),
+        ("linen", "explicit", "bfloat16", "model=8", "gated", "sigmoid"),
+        ("nnx", "auto", "bfloat16", "fsdp=4,model=2", "plain", "log_sigmoid"),
+        ("nnx", "explicit", "float32", "data=2,fsdp=2,model=2", "gated", "tanh"),
     ],
 )
-def test_every_option_learns(example, capsys, api, axis_type, dtype, mesh, activation):
+def test_every_option_learns(
+    example, capsys, api, axis_type, dtype, mesh, mlp, activation
+):
     options = f"--api {api} --axis-type {axis_type} --dtype {dtype} --mesh {mesh}"
     accuracy = example.main(
-        [*options.split(), "--activation", activation, "--steps", "60"]
+        f"{options} --mlp {mlp} --activation {activation} --steps 60".split()
     )
     # A tenth is chance.
     assert accuracy > 0.8
-    rows = table(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    line = re.search(r"pass: ([\d,]+) bytes an image; jax.nn: ([\d,]+)\n", out)
+    ours, theirs = (int(number.replace(",", "")) for number in line.groups())
+    assert ours < theirs
+    if (mlp, dtype) == ("gated", "float32"):
+        # The pixels, value and gate, and what the scores are made of.
+        assert ours == 4 * (64 + 2 * 256 + 64)
+    rows = table(out)
     assert mesh in {row[0] for row in rows.values()}
     assert len(rows) == 5 + (mesh != "model=8")
 
@@ -142,6 +151,7 @@ def test_a_positive_output_layer_costs_no_generality():
         ("--mesh data=0", "such as data=4,model=2, but got 'data=0'"),
         ("--mesh data", "such as data=4,model=2, but got 'data'"),
         ("--activation swoosh", "--activation: invalid choice: 'swoosh'"),
+        ("--mlp wide", "--mlp: invalid choice: 'wide' (choose from"),
         ("--api keras", "--api: invalid choice: 'keras'"),
         ("--steps 0", "--steps: expected a number above 0, but got 0"),
         ("--learning-rate nan", "--learning-rate: expected a number above 0, but got"),

@@ -8,8 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from .._custom_vjp import custom_vjp
+from .._custom_vjp import checkpoint, custom_vjp
 from .._precision import narrow, widen
+
+
+def whole(value: Callable) -> Callable:
+    """``value`` as one operation to JAX.
+
+    A scan would otherwise compute its constants once, each as an array of its own that
+    stays in memory all the while.
+    """
+    return checkpoint(value)
 
 
 def elementwise(
@@ -33,7 +42,7 @@ def elementwise(
     def f(x):
         wide = widen(x)
         fine = coarse is None or wide.dtype == x.dtype
-        return narrow((value if fine else coarse)(wide), x)
+        return narrow(whole(value if fine else coarse)(wide), x)
 
     def fwd(x):
         y = f(x)

@@ -8,7 +8,7 @@ from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating, named
+from ._elementwise import as_floating, named, whole
 
 
 def parametric(
@@ -28,7 +28,7 @@ def parametric(
 
     @custom_vjp
     def f(x, *parameters):
-        return narrow(value(widen(x), *parameters), x)
+        return narrow(whole(value)(widen(x), *parameters), x)
 
     def fwd(*args):
         y = f(*args)

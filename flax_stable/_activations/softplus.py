@@ -17,7 +17,7 @@ from .._precision import (
     product,
     widen,
 )
-from ._elementwise import as_floating, elementwise, named
+from ._elementwise import as_floating, elementwise, named, whole
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
 from ._parametric import parametric, with_parameters
 from .sigmoid import sigmoid, sigmoid_slope, tanh
@@ -113,7 +113,7 @@ _KEEPS_OUTPUT = jax.__version_info__ >= (0, 12)
 
 @custom_vjp
 def _slope_of(y: jax.Array) -> jax.Array:
-    return jnp.abs(expm1(-y))
+    return whole(lambda y: jnp.abs(expm1(-y)))(y)
 
 
 _slope_of.defvjp(lambda y: (_slope_of(y), None), lambda _, g: (g,))
@@ -121,7 +121,7 @@ _slope_of.defvjp(lambda y: (_slope_of(y), None), lambda _, g: (g,))
 
 @custom_vjp
 def _softplus(x: jax.Array) -> jax.Array:
-    return narrow(_softplus_value(widen(x)), x)
+    return narrow(whole(_softplus_value)(widen(x)), x)
 
 
 def _softplus_fwd(x):

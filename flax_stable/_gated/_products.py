@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._activations._elementwise import named
+from .._activations._elementwise import named, whole
 from .._activations.gelu import exponent_parts
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._custom_vjp import custom_vjp
@@ -45,7 +45,7 @@ def gated(
     @custom_vjp
     def unit(x, gate):
         wide = widen(gate)
-        return narrow(product(widen(x), wide, activation(wide)), x)
+        return narrow(whole(product)(widen(x), wide, activation(wide)), x)
 
     def fwd(x, gate):
         return unit(x, gate), (x, gate)

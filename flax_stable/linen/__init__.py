@@ -24,6 +24,8 @@ from ._activations import SparsePlus as SparsePlus
 from ._activations import SparseSigmoid as SparseSigmoid
 from ._activations import Swish as Swish
 from ._activations import Tanh as Tanh
+from ._blocks import MLP as MLP
+from ._blocks import GatedMLP as GatedMLP
 from ._dense import StableSoftplusDense as StableSoftplusDense
 from ._gated import GLU as GLU
 from ._gated import GeGLU as GeGLU

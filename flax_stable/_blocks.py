@@ -1,0 +1,233 @@
+"""Feed-forward blocks: an activation and the product after it, recomputed as one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.typing import DotGeneralT, PrecisionLike
+from jax.ad_checkpoint import checkpoint_name
+
+from ._activations.gelu import gelu
+from ._gated.units import swiglu
+from ._positive import dense, summed
+
+
+def activation_dense(
+    x: jax.typing.ArrayLike,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    activation: Callable[..., jax.Array] = gelu,
+    dot_general: DotGeneralT = jax.lax.dot_general,
+    precision: PrecisionLike = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    r"""An activation and the dense layer after it, of which only the input is kept.
+
+    .. math::
+      y = \mathrm{activation}(x)\, W + b
+
+    over the last axis of ``x``.  The product's gradient takes the activation, which
+    would have to be kept beside ``x``; here it is computed once more instead.
+
+    Args:
+      x: the pre-activation, of shape ``(..., inputs)``.
+      kernel: the matrix :math:`W`, of shape ``(inputs, outputs)``.
+      bias: the vector :math:`b`, of shape ``(outputs,)``, or ``None``.
+      activation: a function of one array.  It may close over arrays, such as a slope
+        that is learned or the key of a dropout: they have their gradients, and are kept
+        as they are.
+      dot_general: the product, called as `jax.lax.dot_general` is, with ``precision``.
+      precision: the precision of the product, see `jax.lax.Precision`.
+      out_sharding: the sharding of the product on a mesh of Explicit axes.  By default
+        what JAX infers; where axes of the mesh split the ``inputs``, which JAX leaves
+        open, ``y`` is summed over these and laid out as ``x`` and ``kernel`` are
+        along their other axes.
+
+    Returns:
+      An array of shape ``(..., outputs)``: to the bit what the composition gives, if
+      that is not compiled otherwise.
+
+    Derivatives: those of ``activation`` and of the product, of any order, in reverse
+    and forward mode.
+
+    Residual: ``x`` and ``kernel``.  A barrier holds the compiler from keeping the
+    activation all the same, in a model written out layer by layer as in one scanned.
+    ``x`` bears the name ``"mlp_hidden"``, by which the policies of `jax.checkpoint` can
+    tell it.
+
+    Accuracy: that of ``activation``, and of the product.
+
+    Raises:
+      ValueError: ``kernel`` is no matrix that fits ``activation(x)``, or ``bias`` does
+        not fit ``kernel``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> x, kernel = jnp.ones((8, 512)), jnp.ones((512, 2))
+      >>> y, vjp = jax.vjp(fs.activation_dense, x, kernel)
+      >>> y.shape, sorted(kept.shape for kept in jax.tree.leaves(vjp))
+      ((8, 2), [(8, 512), (512, 2)])
+
+    References:
+      Chen et al., `Training Deep Nets with Sublinear Memory Cost
+      <https://arxiv.org/abs/1604.06174>`_, 2016.
+    """
+    _assert_bias("activation_dense", kernel, bias)
+    product = recomputing(
+        activation, dot_general=dot_general, out_sharding=out_sharding
+    )
+    return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
+
+
+def gated_dense(
+    x: jax.typing.ArrayLike,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    gate: jax.typing.ArrayLike | None = None,
+    activation: Callable[..., jax.Array] = swiglu,
+    dot_general: DotGeneralT = jax.lax.dot_general,
+    precision: PrecisionLike = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    r"""A gated unit and the dense layer after it, of which only the input is kept.
+
+    .. math::
+      y = \mathrm{activation}(x, \mathrm{gate})\, W + b
+
+    over the last axis: `activation_dense` of two arrays, or of the two in one.
+
+    Args:
+      x: the value, of shape ``(..., inputs)``; without ``gate``, value and gate side by
+        side, of shape ``(..., 2 * inputs)``.
+      kernel: the matrix :math:`W`, of shape ``(inputs, outputs)``.
+      bias: the vector :math:`b`, of shape ``(outputs,)``, or ``None``.
+      gate: the gate, of the shape of the value.  Apart, the two can be split between
+        devices along their last axis.
+      activation: a gated unit such as `flax_stable.swiglu`: called as
+        ``activation(x, gate=gate)``, or without ``gate`` as ``activation(x)``.
+      dot_general: the product, called as `jax.lax.dot_general` is, with ``precision``.
+      precision: the precision of the product, see `jax.lax.Precision`.
+      out_sharding: the sharding of the product, as in `activation_dense`.
+
+    Returns:
+      An array of shape ``(..., outputs)``: to the bit what the composition gives, if
+      that is not compiled otherwise.
+
+    Derivatives: those of ``activation`` and of the product, of any order, in reverse
+    and forward mode.
+
+    Residual: value, gate and ``kernel``; the first two bear the name ``"mlp_hidden"``.
+    The rest is as for `activation_dense`.
+
+    Accuracy: that of ``activation``, and of the product.
+
+    Raises:
+      ValueError: ``kernel`` is no matrix that fits the gated unit, or ``bias`` does not
+        fit ``kernel``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> value = gate = jnp.ones((8, 512))
+      >>> kernel = jnp.ones((512, 2))
+      >>> fs.gated_dense(value, kernel, gate=gate).shape
+      (8, 2)
+      >>> fs.gated_dense(jnp.ones((8, 1024)), kernel, activation=fs.glu).shape
+      (8, 2)
+
+    References:
+      Shazeer, `GLU Variants Improve Transformer <https://arxiv.org/abs/2002.05202>`_,
+      2020.
+    """
+    _assert_bias("gated_dense", kernel, bias)
+    product = recomputing(
+        activation, gate, dot_general=dot_general, out_sharding=out_sharding
+    )
+    return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
+
+
+def recomputing(
+    activation: Callable[..., jax.Array],
+    gate: jax.typing.ArrayLike | None = None,
+    *,
+    dot_general: DotGeneralT = jax.lax.dot_general,
+    out_sharding: Any = None,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> Callable[..., jax.Array]:
+    """A ``dot_general`` that takes the activation of its left side, and keeps neither.
+
+    With a key, elements of the activation are dropped: the mask is not kept either.
+    """
+
+    def recomputed(x, kernel, contraction, **options):
+        # A rule that holds the product would have to say on every mesh where the sums
+        # of its gradients go.  Autodiff knows that; it is only to start over.
+        @jax.checkpoint
+        def product(x, gates, kernel):
+            # The inner one keeps a scan from hoisting the activation's constants, each
+            # as an array of its own.
+            y = jax.checkpoint(activation)(x, **gates)
+            _assert_fit(y, kernel)
+            if key is not None:
+                y = dropout(y, dropout_rate, key)
+            where = summed(dot_general, y, kernel)
+            if out_sharding is not None:
+                where = {"out_sharding": out_sharding}
+            return dot_general(y, kernel, contraction, **where, **options)
+
+        gates = {} if gate is None else {"gate": jnp.asarray(gate)}
+        x, gates = checkpoint_name((x, gates), "mlp_hidden")
+        return product(x, gates, kernel)
+
+    return recomputed
+
+
+def _assert_fit(y: jax.Array, kernel: jax.Array) -> None:
+    if y.shape[-1:] != kernel.shape[:1]:
+        raise ValueError(
+            f"The last axis of the activation, of shape {y.shape}, must be the first "
+            f"of the kernel, but that has shape {kernel.shape}. Mind that a gated unit "
+            "halves its input if it gets no gate."
+        )
+
+
+def _assert_bias(name: str, kernel: jax.Array, bias: jax.Array | None) -> None:
+    if jnp.ndim(kernel) != 2:
+        raise ValueError(
+            f"{name} expects a kernel of shape (inputs, outputs), but got shape "
+            f"{jnp.shape(kernel)}. Take jax.vmap for a stack of kernels."
+        )
+    if bias is not None and jnp.shape(bias) != jnp.shape(kernel)[1:]:
+        raise ValueError(
+            f"{name} expects a bias of shape {jnp.shape(kernel)[1:]}, one number for "
+            f"each output of the kernel, but got shape {jnp.shape(bias)}."
+        )
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """``x`` with a share ``rate`` of its elements zero, the others scaled; keeps a key.
+
+    The bits are those of `flax.nnx.Dropout`.
+    """
+    if rate == 1:
+        return jnp.zeros_like(x)
+
+    @jax.checkpoint
+    def drop(x, key):
+        mask = jax.random.bernoulli(
+            key, 1 - rate, x.shape, out_sharding=jax.typeof(x).sharding
+        )
+        return jnp.where(mask, x / (1 - rate), jnp.zeros_like(x))
+
+    return drop(x, key)
+
+
+def assert_dropout_rate(block: str, rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise ValueError(
+            f"{block} expects a dropout_rate from 0 to 1, the share of elements to "
+            f"drop, but got {rate}."
+        )
