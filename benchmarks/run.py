@@ -62,7 +62,7 @@ def processor() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    cores = f"{os.cpu_count()} cores"
+    cores = f"{len(os.sched_getaffinity(0))} cores"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:

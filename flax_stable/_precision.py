@@ -109,15 +109,17 @@ def binary_scaled(u: jax.Array) -> tuple[jax.Array, jax.Array]:
     return k, jnp.where(large, 0.5 * u - 0.5, jnp.where(small, 2 * u + 1, u))
 
 
-def log_product(k: jax.Array, f: jax.Array) -> jax.Array:
-    """``log(2^k (1 + f))`` for ``f`` between -1/3 and 1/2."""
+def log_product(
+    k: jax.Array, f: jax.Array, lost: jax.typing.ArrayLike = 0.0
+) -> jax.Array:
+    """``log(2^k (1 + f)) - lost`` for ``f`` between -1/3 and 1/2 and a tiny ``lost``."""
     ln2_high, ln2_low = LN2[f.dtype]
     if f.dtype == np.float32:
         lacks = f * f * polynomial(_LOG, f)
     else:
         s, half = f / (2 + f), 0.5 * f * f
         lacks = half - s * (half + s * s * polynomial(_LOG_F64, s * s))
-    return k * ln2_high + (f - (lacks - k * ln2_low))
+    return k * ln2_high + (f - ((lacks - k * ln2_low) + lost))
 
 
 def polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:

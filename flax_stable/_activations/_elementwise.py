@@ -41,8 +41,8 @@ def elementwise(
     @custom_vjp
     def f(x):
         wide = widen(x)
-        fine = coarse is None or wide.dtype == x.dtype
-        return narrow(whole(value if fine else coarse)(wide), x)
+        formula = value if wide.dtype == x.dtype else coarse or value
+        return narrow(whole(formula)(wide), x)
 
     def fwd(x):
         y = f(x)

@@ -307,8 +307,8 @@ def _tanh_curvature(x: jax.Array) -> jax.Array:
     u = ((root - a[0] * a[0]) - 2 * a[0] * a[1]) - a[1] * a[1]
     series = polynomial(_BEND[x.dtype], jnp.minimum(b * b, 5))
     near = u * series + root_rest * series
-    y = power * jnp.where(b < 2.2, near, far)
-    return (y + y * z) / (1 + e * (2 + e)) / LIFT
+    s = power * jnp.where(b < 2.2, near, far)
+    return (s + s * z) / (1 + e * (2 + e)) / LIFT
 
 
 def _tanh_third(x: jax.Array) -> jax.Array:

@@ -259,10 +259,10 @@ def _log_ndtr_value(x: jax.Array) -> jax.Array:
     tail = power * product_parts((high, low), density) * unlift(x)
     half = tail > 0.3
     f = jnp.where(half, jnp.where(x < 0, 1, -1) * ((2 * y - 1) + 2 * y_rest), -tail)
-    above = log_product(jnp.where(half, -1, 0).astype(x.dtype), jnp.clip(f, -0.35, 0.5))
     # What a tail that counts has lost in rounding, over the logarithm's argument.
-    lost = ((y - tail) + y_rest) / (1 - tail)
-    above -= jnp.where(half | (tail < 1e-6), 0, lost)
+    lost = jnp.where(half | (tail < 1e-6), 0, ((y - tail) + y_rest) / (1 - tail))
+    k = jnp.where(half, -1, 0).astype(x.dtype)
+    above = log_product(k, jnp.clip(f, -0.35, 0.5), lost)
     return jnp.where(x < _BELOW, below, above)
 
 
