@@ -112,7 +112,7 @@ def binary_scaled(u: jax.Array) -> tuple[jax.Array, jax.Array]:
 def log_product(
     k: jax.Array, f: jax.Array, lost: jax.typing.ArrayLike = 0.0
 ) -> jax.Array:
-    """``log(2^k (1 + f)) - lost`` for ``f`` between -1/3 and 1/2 and a tiny ``lost``."""
+    """``log(2^k (1 + f)) - lost``, ``f`` between -1/3 and 1/2, with a tiny ``lost``."""
     ln2_high, ln2_low = LN2[f.dtype]
     if f.dtype == np.float32:
         lacks = f * f * polynomial(_LOG, f)
