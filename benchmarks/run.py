@@ -62,7 +62,8 @@ def processor() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    cores = f"{len(os.sched_getaffinity(0))} cores"
+    count = len(os.sched_getaffinity(0))
+    cores = f"{count} core{'s' * (count > 1)}"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:
