@@ -42,7 +42,7 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input (and the parameter as it came).
 
-    Accuracy: in float32 errors observed stay below 1.4, 3 and 5.2 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.4, 2.5 and 5.2 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for a cap of 30; for others from 1e-30 to 1e30 errors observed stay below 2,
