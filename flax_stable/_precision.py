@@ -1,14 +1,13 @@
 """Compute wide, round once; float32 kernels with a known error.
 
 XLA's own ``log1p`` is off by 2.5 units in the last place in float32 and slow, ``expm1``
-by 5 in older releases.  The kernels here cost no more than XLA's ``exp``, which is good
-to 1 unit, and use nothing but additions, multiplications, one division and, in
-`expm1`, a power of two made of bits.
+by 5 in older releases.  The kernels here are polynomials of few terms, with powers of
+two made of bits; XLA's ``exp`` is good to 1 unit, and used as it is.
 
 XLA folds ``(x - a) - b`` into ``x - (a + b)``: a constant in two parts therefore goes
-into a sum with a rounded term between the two.  It ends a loop at a quotient of two
-arrays that is used twice, which costs a pass over the memory: the kernels multiply by a
-reciprocal there.
+into a sum with a rounded term between the two.  On CPU it ends a loop at a quotient of
+two arrays that is used twice, which costs passes over the memory: formulas in float32
+use each quotient once, or multiply by a reciprocal.
 """
 
 import math
