@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from _table import assert_reference_is_exact
@@ -14,7 +15,11 @@ from flax_stable.testing.references import find
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 EXHAUSTIVE = sorted(RESULTS.glob("exhaustive-*.json"))
-ROWS = [row for path in EXHAUSTIVE for row in json.loads(path.read_text())["rows"]]
+ROWS = [
+    row | {"jax": file["versions"]["jax"]}
+    for file in (json.loads(path.read_text()) for path in EXHAUSTIVE)
+    for row in file["rows"]
+]
 NAMES = pytest.mark.parametrize("name", REFERENCES)
 
 
@@ -61,5 +66,8 @@ def test_worst_inputs(name):
         again = ulp_errors(
             find(fs, name), REFERENCES[name][order], "float32", order=order, inputs=x
         )
-        # Another machine or version of JAX may round elsewhere.
-        assert abs(again.maximum - found["maximum"]) < 2, (order, found)
+        assert again.maximum <= found["bound"], (order, again)
+        # Another machine may round elsewhere, and another version of JAX has other
+        # rules: softplus keeps its input before 0.12.
+        if found["jax"] == jax.__version__:
+            assert abs(again.maximum - found["maximum"]) < 2, (order, found)
