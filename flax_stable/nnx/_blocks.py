@@ -233,21 +233,16 @@ class GatedMLP(nnx.Module):
             rngs=rngs,
         )
         self.activation = activation
-        self.up = linear(
-            in_features,
-            intermediate_features,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            bias_metadata=bias_metadata,
-        )
-        self.gate = linear(
-            in_features,
-            intermediate_features,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            bias_metadata=bias_metadata,
+        self.up, self.gate = (
+            linear(
+                in_features,
+                intermediate_features,
+                kernel_init=kernel_init,
+                bias_init=bias_init,
+                kernel_metadata=kernel_metadata,
+                bias_metadata=bias_metadata,
+            )
+            for _ in range(2)
         )
         self.down = linear(
             intermediate_features,

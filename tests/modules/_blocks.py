@@ -32,7 +32,10 @@ def linen_block(name, *args, in_features=5, **options):
     init = block.clone(dropout_rate=0.0).init
     shapes = jax.eval_shape(init, KEY, jnp.ones((1, in_features)))["params"]
     rng = np.random.default_rng(0)
-    draw = lambda s: jnp.asarray(rng.normal(0, 0.5, s.shape), s.dtype)  # noqa: E731
+
+    def draw(x):
+        return jnp.asarray(rng.normal(0, 0.5, x.shape), x.dtype)
+
     return block, jax.tree.map(draw, shapes)
 
 
