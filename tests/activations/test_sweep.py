@@ -15,11 +15,7 @@ from flax_stable.testing.references import find
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 EXHAUSTIVE = sorted(RESULTS.glob("exhaustive-*.json"))
-ROWS = [
-    row | {"jax": file["versions"]["jax"]}
-    for file in (json.loads(path.read_text()) for path in EXHAUSTIVE)
-    for row in file["rows"]
-]
+ROWS = [row for path in EXHAUSTIVE for row in json.loads(path.read_text())["rows"]]
 NAMES = pytest.mark.parametrize("name", REFERENCES)
 
 
@@ -67,7 +63,8 @@ def test_worst_inputs(name):
             find(fs, name), REFERENCES[name][order], "float32", order=order, inputs=x
         )
         assert again.maximum <= found["bound"], (order, again)
-        # Another machine may round elsewhere, and another version of JAX has other
-        # rules: softplus keeps its input before 0.12.
-        if found["jax"] == jax.__version__:
-            assert abs(again.maximum - found["maximum"]) < 2, (order, found)
+        # Before JAX 0.12 softplus keeps its input: its slope is another formula.
+        if (name, order) == ("softplus", 1) and jax.__version_info__ < (0, 12):
+            continue
+        # Another machine or version of JAX may round elsewhere.
+        assert abs(again.maximum - found["maximum"]) < 2, (order, found)
