@@ -122,6 +122,7 @@ def assert_accurate(name, dtype, pair, keys, **options):
         assert found.maximum <= bound, (pair, key, found)
 
 
+@pytest.mark.optimized
 @UNIT
 @DTYPES
 def test_every_gate(dtype, name):
@@ -131,6 +132,7 @@ def test_every_gate(dtype, name):
     assert_accurate(name, dtype, (1.0, None), BY_VALUE, **options)
 
 
+@pytest.mark.optimized
 @UNIT
 @DTYPES
 def test_every_value(dtype, name):
@@ -147,6 +149,7 @@ def test_docstrings_state_the_bounds(name):
     assert stated in " ".join(UNITS[name][0].__doc__.split())
 
 
+@pytest.mark.optimized
 @UNIT
 def test_float64(name, x64):
     inputs = np.concatenate([np.linspace(-60, 60, 4001), np.linspace(-1480, 740, 4001)])

@@ -8,6 +8,8 @@ import pytest
 from flax_stable import _precision as p
 from flax_stable.testing import ulp_errors
 
+pytestmark = pytest.mark.optimized
+
 # kernel, reference, ends of its range, largest error in float32
 KERNELS = {
     "expm1, negative": (p.expm1, np.expm1, -100, -1e-30, 0.81),

@@ -10,6 +10,8 @@ from flax_stable.testing import REFERENCES, ulp_errors
 from flax_stable.testing._ulp import _chunks, derivative, sweep
 from flax_stable.testing.references import find
 
+pytestmark = pytest.mark.optimized
+
 CASES = [(name, order) for name in TABLE for order in range(3)]
 MODES = [(order, mode) for order in (1, 2) for mode in ("vjp", "jvp")]
 MUST_REACH = (2, 4, 6)

@@ -1,4 +1,4 @@
-"""What the activations do at infinity and beyond float32."""
+"""What the activations do at infinity, in high orders, and with what they are given."""
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,15 @@ def derivatives(f, orders):
     return jax.jit(lambda x: [derivative(f, order)(x) for order in orders])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("name", TABLE)
-def test_limits_at_infinity_and_nan(name, dtype):
-    with jax.enable_x64(dtype == "float64"):
-        x = jnp.array([-np.inf, np.inf, np.nan], dtype)
-        for order, found in enumerate(derivatives(find(fs, name), range(3))(x)):
+def test_limits_at_infinity_and_nan(name, x64):
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    x = [jnp.array([-np.inf, np.inf, np.nan], dtype) for dtype in dtypes]
+    f = derivatives(find(fs, name), range(3))
+    for dtype, orders in zip(
+        dtypes, jax.jit(lambda x: list(map(f, x)))(x), strict=True
+    ):
+        for order, found in enumerate(orders):
             assert found.dtype == dtype
             at_nan = (np.nan, *TABLE[name].at_nan)[order]
             limits = np.array([*TABLE[name].limits[order], at_nan]).astype(found.dtype)
@@ -64,23 +67,6 @@ def test_high_orders(name):
     np.testing.assert_allclose(third[: x.size], exact, rtol=1e-4, atol=1e-30)
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_float8_computes_in_float32(name):
-    arrays = [
-        jnp.array([0.25, 0.75, 1.5, 3, 6], dtype)
-        for dtype in ("float8_e4m3fn", "float8_e5m2")
-    ]
-    every = jax.jit(lambda xs: [derivatives(find(fs, name), range(3))(x) for x in xs])
-    found, wide = every(arrays), every([x.astype(np.float32) for x in arrays])
-    for x, a, b in zip(arrays, found, wide, strict=True):
-        for order in range(3):
-            assert a[order].dtype == x.dtype
-            np.testing.assert_array_equal(
-                np.asarray(a[order], np.float32),
-                np.asarray(b[order].astype(x.dtype), np.float32),
-            )
-
-
 @pytest.mark.parametrize(
     "x",
     [2, 2.5, True, np.float64(2), np.int8(2), np.ones((2, 0), np.int32)],
@@ -112,13 +98,13 @@ def test_refuses_complex(name, x):
         find(fs, name)(x)
 
 
-@pytest.mark.parametrize("shape", [(), (3, 0, 2)])
 @pytest.mark.parametrize("name", TABLE)
-def test_any_shape(name, shape):
-    x = jnp.full(shape, 0.5, np.float32)
-    for order, found in enumerate(derivatives(find(fs, name), range(3))(x)):
-        assert (found.shape, found.dtype) == (shape, np.float32)
-        exact = REFERENCES[name][order](np.full(shape, 0.5))
+def test_a_scalar(name):
+    for order, found in enumerate(
+        derivatives(find(fs, name), range(3))(np.float32(0.5))
+    ):
+        assert (found.shape, found.dtype) == ((), np.float32)
+        exact = REFERENCES[name][order](np.array(0.5))
         np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 

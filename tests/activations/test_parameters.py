@@ -227,6 +227,7 @@ EXACT = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("p", [1e-30, 1e-3, 0.3, 0.7, 1.7, 1e3, 1e30])
 @pytest.mark.parametrize("name", EXACT)
 def test_is_right_for_every_parameter(name, p):

@@ -13,6 +13,8 @@ import flax_stable as fs
 from flax_stable.testing import REFERENCES, ulp_errors
 from flax_stable.testing.references import find
 
+pytestmark = pytest.mark.optimized
+
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 EXHAUSTIVE = sorted(RESULTS.glob("exhaustive-*.json"))
 ROWS = [row for path in EXHAUSTIVE for row in json.loads(path.read_text())["rows"]]

@@ -46,6 +46,7 @@ def exact(name, args):
     return EXACT[name](*(np.asarray(v, np.float64) for v in args))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("name", EXACT)
 def test_rows(name, dtype):
@@ -61,6 +62,7 @@ def test_rows(name, dtype):
             assert worst <= bound, (row, order, mode)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", EXACT)
 def test_columns(name):
     args = arguments(name, 1024, 1, 0, "float32")
@@ -103,6 +105,7 @@ def test_a_sum_next_to_one():
     np.testing.assert_allclose(fs.log_softmax(x), [-tiny, -30], rtol=2e-7)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("mode", ["vjp", "jvp"])
 @pytest.mark.parametrize("n", [2, 33])
 @pytest.mark.parametrize("name", [name for name in EXACT if name != "standardize"])
