@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ._placement import describe_axes, is_spec, named_leaves
+from ._processes import to_every_host, to_host
 
 _COLLECTIVE = re.compile(
     r" (all-reduce|all-gather|reduce-scatter|ragged-all-to-all|all-to-all"
@@ -172,10 +173,14 @@ def assert_same_gradients(
     rounded to fewer bits by default, differently from shape to shape: run this under
     ``jax.default_matmul_precision("highest")`` there.
 
+    Where several processes take part (`jax.distributed`), each of them calls this with
+    the same arguments, and gets the same report.  A mesh need not have a device of
+    every process: the first placement may be ``jax.devices()[:1]``.
+
     Args:
       loss: a function of ``(params, batch)`` that returns a scalar.
       params: the pytree to differentiate with respect to, wherever it lives.
-      batch: a pytree of arrays.
+      batch: a pytree of arrays, likewise: the whole batch, on every process.
       placements: the `Placement` objects, the reference first.
       max_relative: the largest relative difference allowed in any leaf.
       max_ulp: the largest difference in ULP allowed in any leaf, if there is a limit.
@@ -208,6 +213,9 @@ def assert_same_gradients(
             "assert_same_gradients expects placements, the reference first, but got "
             "none."
         )
+    if jax.process_count() > 1:
+        # What lives on devices of one process has no way to those of another.
+        params, batch = to_host((params, batch))
     rows: list[GradientRow] = []
     reference: dict[str, np.ndarray] = {}
     for placement in placements:
@@ -258,7 +266,7 @@ def _gradient(loss, params, batch, placement):
         gradient = compiled(*args)
     placed = dict(named_leaves(gradient, "assert_same_gradients"))
     devices = set().union(*(leaf.sharding.device_set for leaf in placed.values()))
-    fetched = {path: np.asarray(leaf) for path, leaf in placed.items()}
+    fetched = to_every_host(placed, placement.mesh)
     try:
         chex.assert_tree_all_finite(fetched)
     except AssertionError as e:
