@@ -17,7 +17,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,12 +32,22 @@ from jax.sharding import PartitionSpec as P
 import flax_stable as fs
 from models import Model, blocks, dense_layer
 from run import write
+from scaling_page import draw, page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaling-tpu-v5p-jax-0.12.0.1.json"
-FORMS = ("jax.nn", "jax.checkpoint, block", "ours", "ours, fused")
+PAGE = ROOT / "docs" / "scaling.md"
+FORMS = ("jax.nn", "ours", "ours, fused")
 AXES = ("data", "fsdp", "tensor")
 SLICES = {1: "2x2x1", 8: "2x2x2", 64: "4x4x4", 512: "8x8x8", 4096: "16x16x16"}
+
+# No TPU is to be looked for, in the machine or around it.
+NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 class Study(NamedTuple):
@@ -87,6 +97,18 @@ STUDIES = {
             (64, 16, 4),
         ),
     ),
+}
+
+# Functions of rows, of ours and of `jax.nn`; those that make one number are kept apart
+# from the row by a difference.
+ROWS = {
+    "softmax": (fs.softmax, jax.nn.softmax),
+    "log_softmax": (fs.log_softmax, jax.nn.log_softmax),
+    "logsumexp": (
+        lambda x: fs.logsumexp(x, -1, keepdims=True),
+        lambda x: jax.nn.logsumexp(x, -1, keepdims=True),
+    ),
+    "standardize": (fs.standardize, jax.nn.standardize),
 }
 
 
@@ -147,8 +169,24 @@ def measure(study: Study, form: str, mesh: Mesh) -> dict[str, Any]:
         "outputs": memory.output_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "residuals": residuals(loss, params, x, mesh),
-        "moved": {k: t._asdict() for k, t in fs.testing.collectives(step).items()},
+        "moved": moved(step),
     }
+
+
+def measure_rows(function: Callable, mesh: Mesh) -> dict[str, Any]:
+    """What value and gradient move if tensor splits the axis that they reduce."""
+
+    def loss(x):
+        return jnp.sum(jnp.square(x - function(x)))
+
+    sharding = NamedSharding(mesh, P(None, "tensor"))
+    x = jax.ShapeDtypeStruct((1024, 4096), jnp.float32, sharding=sharding)
+    step = jax.jit(jax.value_and_grad(loss), out_shardings=(None, sharding))
+    return moved(step.lower(x).compile())
+
+
+def moved(step: jax.stages.Compiled) -> dict[str, dict[str, int]]:
+    return {k: t._asdict() for k, t in fs.testing.collectives(step).items()}
 
 
 def tpu_mesh(shape: tuple[int, ...]) -> Mesh:
@@ -159,13 +197,27 @@ def tpu_mesh(shape: tuple[int, ...]) -> Mesh:
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def rows() -> Iterator[dict[str, Any]]:
+def compile_all(record: dict[str, Any]) -> None:
+    """Adds what is missing, and keeps it at once: this may be broken off."""
+    done = {
+        (row["study"], *row["mesh"].values(), row["form"]) for row in record["rows"]
+    }
     for name, study in STUDIES.items():
         for shape in study.meshes:
             for form in FORMS:
-                row = {"study": name, **measure(study, form, tpu_mesh(shape))}
-                print(json.dumps(row), flush=True)
-                yield row
+                if (name, *shape, form) not in done:
+                    row = {"study": name, **measure(study, form, tpu_mesh(shape))}
+                    print(json.dumps(row), flush=True)
+                    record["rows"].append(row)
+                    write(RESULTS, record)
+    done = {row["function"] for row in record["split rows"]}
+    for name, functions in ROWS.items():
+        if name not in done:
+            ours, peer = (measure_rows(f, tpu_mesh((1, 1, 8))) for f in functions)
+            row = {"function": name, "ours": ours, "jax.nn": peer}
+            print(json.dumps(row), flush=True)
+            record["split rows"].append(row)
+            write(RESULTS, record)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,17 +228,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args(argv)
     if not options.page and not options.check:
-        # No TPU is to be looked for, in the machine or around it.
         jax.config.update("jax_platforms", "cpu")
-        os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-        os.environ["TPU_ACCELERATOR_TYPE"] = "v5p-8"
-        os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+        os.environ.update(NO_TPU)
         packages = ("jax", "jaxlib", "libtpu", "flax")
-        record = {
-            "environment": {package: version(package) for package in packages},
-            "rows": list(rows()),
-        }
-        write(RESULTS, record)
+        record = {"environment": {p: version(p) for p in packages}}
+        record |= {"rows": [], "split rows": []}
+        if RESULTS.exists():
+            kept = json.loads(RESULTS.read_text())
+            if kept["environment"] == record["environment"]:
+                record = kept
+        compile_all(record)
+    record = json.loads(RESULTS.read_text())
+    text = page(record, {name: study.title for name, study in STUDIES.items()})
+    if options.check:
+        stale = not PAGE.exists() or PAGE.read_text() != text
+        print(f"{PAGE.name} is {'stale' if stale else 'up to date'}")
+        return int(stale)
+    PAGE.write_text(text)
+    draw(record, PAGE.with_suffix(".png"))
     return 0
 
 
