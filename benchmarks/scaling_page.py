@@ -20,7 +20,7 @@ KINDS = {
 
 
 def gigabytes(n: float) -> str:
-    return "0" if n == 0 else f"{n / 1e9:.3g}" if n >= 5e4 else "< 0.0001"
+    return f"{n / 1e9:.3g}"
 
 
 def axes(row: dict[str, Any]) -> str:
@@ -34,7 +34,8 @@ def total(moved: dict[str, dict[str, int]]) -> int:
 
 def kinds(moved: dict[str, dict[str, int]]) -> str:
     return ", ".join(
-        f"{t['times']:,} {kind} ({gigabytes(t['bytes'])})" for kind, t in moved.items()
+        f"{t['times']:,} {kind} ({gigabytes(t['bytes'])})"
+        for kind, t in sorted(moved.items())
     )
 
 
@@ -107,16 +108,23 @@ def section(title: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def limits(rows: Sequence[dict[str, Any]]) -> str:
     head = ["function", "`jax.nn`", "ours"]
+
+    def bytes_of(moved: dict[str, dict[str, int]]) -> str:
+        return ", ".join(
+            f"{t['times']} {kind}, {t['bytes']:,} bytes" for kind, t in moved.items()
+        )
+
     table = [
-        [f"`{row['function']}`", kinds(row["jax.nn"]), kinds(row["ours"])]
+        [f"`{row['function']}`", bytes_of(row["jax.nn"]), bytes_of(row["ours"])]
         for row in rows
     ]
     return f"""## Where ours move more
 
-A row that is whole on a device needs nothing from another one.  One that the mesh
-splits is summed between devices, and ours take more sums to be exact: of exponentials
-the whole numbers and the rest, of `standardize` each mean in two steps.  Each is one
-number a row.  Value and gradient of 1024 rows of 4096, split over 8 devices:
+A row that is whole on a device needs nothing from another one. One that the mesh splits
+is summed between devices, and there ours take more sums, of one number a row, to be
+exact: `softmax` and its kin sum whole numbers and the rest apart, `standardize` takes
+its mean in two steps, and again in the backward pass. Value and gradient of 1024 rows
+of 4096, split over 8 devices:
 
 {grid(head, table)}
 """
@@ -141,12 +149,12 @@ the batch.
 ![Kept and moved on each device](scaling.png)
 
 **What was compiled, and what was not.** Every row is a whole program that XLA compiled
-for a slice of TPU v5p of that size ({versions}); none ran, none is extrapolated from
-another. JAX describes such slices without the hardware
-(`jax.experimental.topologies`). A `jax.sharding.AbstractMesh` would not do: it is
-enough to trace and lower, but collectives come only when XLA partitions the program,
-for devices. Left out: optimizer, attention and norms; and times, which nobody measured.
-XLA's cost analysis counts the body of a loop once, so no operations are given.
+for a slice of TPU v5p of that size; none ran, none is extrapolated from another. JAX
+describes such slices without the hardware (`jax.experimental.topologies`). A
+`jax.sharding.AbstractMesh` would not do: it is enough to trace and lower, but
+collectives come only when XLA partitions the program, for devices. Left out: optimizer,
+attention and norms; and times, which nobody measured. XLA's cost analysis counts the
+body of a loop once, so no operations are given. Versions: {versions}.
 
 **A step** is the gradient of a loss by all parameters; layers are one `jax.lax.scan`.
 The batch is split over data and fsdp, kernels over fsdp and tensor.
@@ -195,7 +203,6 @@ def draw(record: dict[str, Any], path: Path) -> None:
                         bottom,
                         color=shade,
                         label=label,
-                        edgecolor=color,
                     )
                     bottom += height
             above.set_title(titles[name])
@@ -209,10 +216,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 for mesh in meshes
             ]
             below.set_xticks(range(len(meshes)), labels)
-            below.legend(loc="upper left", title="bars as above")
+            below.set_ylim(0, 1.3 * below.get_ylim()[1])
+            below.legend(loc="upper left", title="by form as above")
             for panel in (above, below):
                 panel.grid(axis="x", visible=False)
         footer = f"compiled for TPU v5p by JAX {record['environment']['jax']}"
-        title = "On each device, whatever their number: what a step keeps and moves"
+        title = "What a step keeps and moves on each device, whatever their number"
         finish(figure, panels[0, 0], title, footer, path)
     plt.close("all")

@@ -15,7 +15,7 @@ _KINDS = (
 # An instruction is "%name = type opcode(operands), attribute=...".
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
-_CALLED = re.compile(r"(?:body|calls|to_apply|\w+_computation)=%?([\w.-]+)")
+_CALLED = re.compile(r"(?:body|condition|calls|to_apply|\w+_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
