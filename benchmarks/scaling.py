@@ -1,7 +1,7 @@
 """What a step keeps and moves on each of 1 to 4096 devices, without any device.
 
     pip install -e ".[tpu]" matplotlib    # Linux; no TPU is needed
-    python benchmarks/scaling.py          # compiles, then writes the page: 20 minutes
+    python benchmarks/scaling.py          # compiles, then writes the page: 10 minutes
     python benchmarks/scaling.py --page   # writes the page from what was compiled
     python benchmarks/scaling.py --check  # whether the page is what that gives
 
@@ -88,8 +88,10 @@ STUDIES = {
         "bfloat16",
         (
             (1, 1, 1),
+            (8, 1, 1),
             (1, 8, 1),
             (1, 1, 8),
+            (2, 2, 2),
             (1, 16, 4),
             (8, 16, 4),
             (64, 16, 4),

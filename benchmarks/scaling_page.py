@@ -181,11 +181,15 @@ def draw(record: dict[str, Any], path: Path) -> None:
     titles = {"mlp": "MLP, 8 layers, gelu", "llama": "Llama 2 7B feed-forward, swiglu"}
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
-            2, len(names), figsize=(11, 7), squeeze=False, sharex="col"
+            2,
+            len(names),
+            figsize=(11, 7),
+            squeeze=False,
+            sharex="col",
+            width_ratios=[2, 3],
         )
         for name, (above, below) in zip(names, panels.T, strict=True):
             rows = ordered([row for row in record["rows"] if row["study"] == name])
-            meshes = list(dict.fromkeys(map(axes, rows)))
             for i, (form, color) in enumerate(COLORS.items()):
                 own = [row for row in rows if row["form"] == form]
                 place = np.arange(len(own)) + 0.26 * (i - 1)
@@ -210,12 +214,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
             below.set_ylabel("sent (10⁹ bytes)")
             counts = {axes(row): row["devices"] for row in rows}
             labels = [
-                mesh
-                if counts[mesh] == 1
-                else f"{counts[mesh]}:\n" + mesh.replace(" x ", "\n")
-                for mesh in meshes
+                "1" if n == 1 else f"{n}:\n" + mesh.replace(" x ", "\n")
+                for mesh, n in counts.items()
             ]
-            below.set_xticks(range(len(meshes)), labels)
+            below.set_xticks(range(len(labels)), labels, fontsize=7.5)
+            below.set_xlabel("devices, and their mesh")
             below.set_ylim(0, 1.3 * below.get_ylim()[1])
             below.legend(loc="upper left", title="by form as above")
             for panel in (above, below):
