@@ -1,5 +1,11 @@
 """Gradients under several placements: what is measured, refused and said."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +13,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+import flax_stable as fs
 from flax_stable.testing import Placement, assert_same_gradients
 
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
@@ -60,11 +67,14 @@ def test_report(axis_type):
     assert (one.mesh, data.mesh) == ("1", "data=4,model=2")
     for row in (data, both):
         assert row.devices == tuple(jax.devices())
-        assert row.collectives["all-reduce"] >= 1
+        assert row.collectives["all-reduce"].times >= 1
         assert row.relative == max(d.relative for d in row.leaves.values())
         assert row.leaves[row.worst].relative == row.relative
+    # The gradient of 64 + 8 numbers is summed over 4 devices.
+    assert data.collectives == {"all-reduce": (1, 2 * 72 * 4 * 3 // 4)}
     table = str(report).splitlines()
     assert len(table) == 5
+    assert table[3].endswith("  8  1 all-reduce (432 B)")
     assert table[0].split()[0] == "placement"
     assert "reference" in table[2]
     assert f"{both.relative:.1e}" in table[4]
@@ -186,3 +196,100 @@ def test_bfloat16_is_measured_in_its_own_ulp():
 def test_no_placements():
     with pytest.raises(ValueError, match="expects placements, the reference first"):
         assert_same_gradients(loss, PARAMS, X, [])
+
+
+SPEC = P("data")
+
+
+@pytest.mark.parametrize(
+    "params, batch, complaint",
+    [
+        (
+            {"hidden": P(None, "fsdp"), "scale": P()},
+            SPEC,
+            r"params hidden of shape \(8, 8\) has the spec P\(None, 'fsdp'\), but the "
+            r"mesh has no axis 'fsdp'\. Name its own axes, or",
+        ),
+        (
+            P(("data", "model")),
+            P(None, ("data", "model")),
+            r"batch of shape \(8, 8\) .* but 8, its size along dimension 1, does not "
+            r"divide into 6 equal parts\. Take sizes that do, a smaller mesh, or None",
+        ),
+        ({"hidden": P(), "scale": P(None, None)}, SPEC, "scale .* has 2 entries"),
+        (P(("data", "data")), SPEC, "names 'data' twice"),
+        ({"hidden": "data", "scale": P()}, SPEC, "hidden .* is no PartitionSpec"),
+        (
+            {"hiden": P(), "scale": P()},
+            SPEC,
+            "the specs of params are no prefix of its pytree: they have hiden, which "
+            "it has not; it has hidden, which no spec is for",
+        ),
+        ({"hidden": P(), "scale": None}, SPEC, "it has scale, which no spec is for"),
+        ([P(), P()], SPEC, r"they have 0, 1, which it has not"),
+    ],
+)
+def test_a_placement_that_does_not_fit(params, batch, complaint):
+    def untraced(params, batch):
+        raise NotImplementedError
+
+    mesh = make_mesh(data=2, model=3)
+    placements = [
+        Placement("one", make_mesh(data=1, model=1)),
+        Placement("split", mesh, params, batch),
+    ]
+    with pytest.raises(ValueError, match=complaint) as e:
+        assert_same_gradients(untraced, PARAMS, X, placements)
+    assert "under 'split', whose mesh has data=2, model=3, " in str(e.value)
+
+
+# The reference lives on one process, where the other one has no device.
+PROCESS = """
+import sys
+import jax, jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec as P
+import flax_stable as fs
+
+jax.config.update("jax_num_cpu_devices", 1)
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+
+def mesh(devices):
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+print(fs.testing.assert_same_gradients(
+    lambda params, batch: jnp.mean(jnp.tanh(batch @ params["w"])),
+    {"w": jax.device_put(jnp.ones((4, 2)), jax.local_devices()[0])},
+    jnp.arange(32.0).reshape(8, 4) / 32,
+    [fs.testing.Placement("one", mesh(jax.devices()[:1])),
+     fs.testing.Placement("own", mesh(jax.local_devices())),
+     fs.testing.Placement("fsdp", mesh(jax.devices()), P("data"), P("data"))],
+))
+"""
+
+
+def test_two_processes():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    root = str(Path(fs.__file__).parents[1])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PROCESS, port, str(i)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        found = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], found
+    tables = [out[out.index("placement") :].split("\n") for out, _ in found]
+    assert tables[0] == tables[1]
+    _, _, one, own, fsdp, *_ = tables[0]
+    assert one.split()[-2:] == own.split()[-2:] == ["1", "none"]
+    assert "data=2" in fsdp and "all-gather" in fsdp

@@ -1,9 +1,10 @@
 """Assertions about placement, gradients and accuracy, for tests and programs alike."""
 
+from ._collectives import collectives as collectives
+from ._layout import Placement as Placement
 from ._placement import assert_on_devices as assert_on_devices
 from ._placement import assert_sharding as assert_sharding
 from ._same_gradients import GradientReport as GradientReport
-from ._same_gradients import Placement as Placement
 from ._same_gradients import assert_same_gradients as assert_same_gradients
 from ._ulp import ulp_errors as ulp_errors
 from .references import REFERENCES as REFERENCES

@@ -190,19 +190,19 @@ def _split_axes(sharding: NamedSharding, ndim: int) -> list[tuple[str, ...]]:
     """The axes that split each dimension, those of size 1 left out."""
     entries = [*sharding.spec, *[None] * (ndim - len(sharding.spec))]
     return [
-        tuple(axis for axis in _names(entry) if sharding.mesh.shape[axis] > 1)
+        tuple(axis for axis in names_of(entry) if sharding.mesh.shape[axis] > 1)
         for entry in entries
     ]
 
 
-def _names(entry: Any) -> tuple[str, ...]:
+def names_of(entry: Any) -> tuple[str, ...]:
     if entry is None or entry is PartitionSpec.UNCONSTRAINED:
         return ()
     return entry if isinstance(entry, tuple) else (entry,)
 
 
 def _axes(spec: PartitionSpec) -> set[str]:
-    return {axis for entry in spec for axis in _names(entry)}
+    return {axis for entry in spec for axis in names_of(entry)}
 
 
 def is_spec(x: Any) -> bool:

@@ -1,8 +1,6 @@
 """Whether a gradient cares where it is computed."""
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,40 +8,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ._placement import describe_axes, is_spec, named_leaves
-
-_COLLECTIVE = re.compile(
-    r" (all-reduce|all-gather|reduce-scatter|ragged-all-to-all|all-to-all"
-    r"|collective-permute|collective-broadcast)(?:-start)?\("
-)
-
-
-class Placement(NamedTuple):
-    """A way to lay a training step out over devices, for `assert_same_gradients`.
-
-    Attributes:
-      name: what the report calls it.
-      mesh: the mesh; it is the current one (`jax.set_mesh`) while the loss is traced.
-      params: a `jax.sharding.PartitionSpec`, or a prefix pytree of them, that says how
-        the parameters lie on the mesh.
-      batch: the same for the batch.
-
-    Example:
-      >>> import jax, flax_stable as fs
-      >>> from jax.sharding import PartitionSpec as P
-      >>> mesh = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
-      >>> placement = fs.testing.Placement(
-      ...   "data x tensor", mesh, params={"kernel": P(None, "model")}, batch=P("data"))
-      >>> placement.name, placement.batch
-      ('data x tensor', P('data',))
-    """
-
-    name: str
-    mesh: Mesh
-    params: Any = PartitionSpec()
-    batch: Any = PartitionSpec()
+from ._collectives import Traffic, collectives
+from ._layout import Placement, assert_fits, shardings
+from ._placement import describe_axes, named_leaves
+from ._processes import to_every_host, to_host
 
 
 class LeafDifference(NamedTuple):
@@ -60,14 +29,15 @@ class GradientRow(NamedTuple):
       placement: its name.
       mesh: its axes of more than one device, such as ``"data=4,model=2"``.
       leaves: the difference of each gradient leaf, by its path.
-      collectives: how many of each kind the compiled gradient contains.
+      collectives: what the compiled gradient moves, by the kind of collective; see
+        `flax_stable.testing.collectives`.
       devices: the devices that hold a part of the gradient.
     """
 
     placement: str
     mesh: str
     leaves: dict[str, LeafDifference]
-    collectives: dict[str, int]
+    collectives: dict[str, Traffic]
     devices: tuple[jax.Device, ...]
 
     @property
@@ -93,7 +63,8 @@ class GradientReport(NamedTuple):
       rows: one for each placement, the reference first.  A row has the name of its
         ``placement``, its ``mesh``, the differences of its ``leaves`` by path, their
         largest ones ``relative`` and ``ulp`` with the path of the ``worst`` leaf, the
-        ``collectives`` by kind and count, and the ``devices``.
+        ``collectives`` by kind with their number and the bytes that a device sends for
+        them, and the ``devices``.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -122,7 +93,10 @@ class GradientReport(NamedTuple):
             )
         ]
         for i, row in enumerate(self.rows):
-            collectives = ", ".join(f"{n} {k}" for k, n in row.collectives.items())
+            moved = ", ".join(
+                f"{traffic.times} {kind} ({traffic.bytes:,} B)"
+                for kind, traffic in row.collectives.items()
+            )
             cells.append(
                 (
                     row.placement,
@@ -131,7 +105,7 @@ class GradientReport(NamedTuple):
                     f"{row.ulp:.3g}" if i else "",
                     row.worst if i else "",
                     str(len(row.devices)),
-                    collectives or "none",
+                    moved or "none",
                 )
             )
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -172,23 +146,29 @@ def assert_same_gradients(
     rounded to fewer bits by default, differently from shape to shape: run this under
     ``jax.default_matmul_precision("highest")`` there.
 
+    Where several processes take part (`jax.distributed`), each of them calls this with
+    the same arguments, and gets the same report.  A mesh need not have a device of
+    every process: the first placement may be ``jax.devices()[:1]``.
+
     Args:
       loss: a function of ``(params, batch)`` that returns a scalar.
       params: the pytree to differentiate with respect to, wherever it lives.
-      batch: a pytree of arrays.
+      batch: a pytree of arrays, likewise: the whole batch, on every process.
       placements: the `Placement` objects, the reference first.
       max_relative: the largest relative difference allowed in any leaf.
       max_ulp: the largest difference in ULP allowed in any leaf, if there is a limit.
 
     Returns:
-      A `GradientReport`.  Each of its rows has the differences of every leaf, the
-      collectives in the compiled program by kind and count, and the devices seen;
-      ``print`` shows it as a table.
+      A `GradientReport`.  Each of its rows has the differences of every leaf, what the
+      compiled program moves between devices, by kind, count and bytes, and the devices
+      seen; ``print`` shows it as a table.
 
     Raises:
       AssertionError: a gradient differs by more than allowed or is not finite.  The
         text has the table and names the worst leaf.
-      ValueError: ``placements`` is empty.
+      ValueError: ``placements`` is empty, or one does not fit: its specs are no prefix
+        of the pytree, name an axis that its mesh has not, or do not split a size
+        evenly.  That is found before anything is compiled, and every leaf is named.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -208,17 +188,21 @@ def assert_same_gradients(
             "assert_same_gradients expects placements, the reference first, but got "
             "none."
         )
+    assert_fits(placements, params, batch)
+    if jax.process_count() > 1:
+        # What lives on devices of one process has no way to those of another.
+        params, batch = to_host((params, batch))
     rows: list[GradientRow] = []
     reference: dict[str, np.ndarray] = {}
     for placement in placements:
-        gradient, collectives, devices = _gradient(loss, params, batch, placement)
+        gradient, moved, devices = _gradient(loss, params, batch, placement)
         reference = reference or gradient
         rows.append(
             GradientRow(
                 placement.name,
                 describe_axes(placement.mesh),
                 {k: _difference(reference[k], b) for k, b in gradient.items()},
-                collectives,
+                moved,
                 devices,
             )
         )
@@ -240,17 +224,12 @@ def assert_same_gradients(
 
 def _gradient(loss, params, batch, placement):
     """The gradient's leaves by path, the collectives and the devices it took."""
-
-    def shardings(specs):
-        return jax.tree.map(
-            lambda spec: NamedSharding(placement.mesh, spec), specs, is_leaf=is_spec
-        )
-
-    with jax.set_mesh(placement.mesh):
-        laid_out = shardings(placement.params)
+    mesh = placement.mesh
+    with jax.set_mesh(mesh):
+        laid_out = shardings(mesh, placement.params)
         args = (
             jax.device_put(params, laid_out),
-            jax.device_put(batch, shardings(placement.batch)),
+            jax.device_put(batch, shardings(mesh, placement.batch)),
         )
         compiled = (
             jax.jit(jax.grad(loss), out_shardings=laid_out).lower(*args).compile()
@@ -258,19 +237,14 @@ def _gradient(loss, params, batch, placement):
         gradient = compiled(*args)
     placed = dict(named_leaves(gradient, "assert_same_gradients"))
     devices = set().union(*(leaf.sharding.device_set for leaf in placed.values()))
-    fetched = {path: np.asarray(leaf) for path, leaf in placed.items()}
+    fetched = to_every_host(placed, mesh)
     try:
         chex.assert_tree_all_finite(fetched)
     except AssertionError as e:
         raise AssertionError(
             f"under {placement.name!r} the gradient is not finite: {e}"
         ) from None
-    collectives = Counter(_COLLECTIVE.findall(compiled.as_text() or ""))
-    return (
-        fetched,
-        dict(collectives.most_common()),
-        tuple(sorted(devices, key=lambda d: d.id)),
-    )
+    return fetched, collectives(compiled), tuple(sorted(devices, key=lambda d: d.id))
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> LeafDifference:

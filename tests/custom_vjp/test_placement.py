@@ -1,5 +1,7 @@
 """Rules on meshes and inside shard_map."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,42 +12,65 @@ from jax.sharding import PartitionSpec as P
 
 import flax_stable as fs
 
-cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+CASES_BY_NAME = pytest.mark.parametrize("name", CASES)
+TRANSFORMS = (grad, jvp, vjp, linearize)
+QUICK = {"xla_backend_optimization_level": 0}
 
 
-MESHES = [
-    (transform, axis_type)
-    for axis_type in (AxisType.Auto, AxisType.Explicit)
-    for transform in (grad, jvp, vjp, linearize)
-]
+def everything(f, args, transforms=TRANSFORMS):
+    """All transformations of a function as one program, which is compiled but once."""
+
+    def run(*args):
+        return {t.__name__: t(f, args)(*args) for t in transforms}
+
+    return jax.jit(run, compiler_options=QUICK)
 
 
-# Of third derivatives, which take long to compile, the stricter mesh is enough.
-@pytest.mark.parametrize(
-    ("transform", "axis_type"), [*MESHES, (third, AxisType.Explicit)]
-)
-@cases
-def test_meshes(x64, case, transform, axis_type):
+@pytest.fixture(scope="module")
+def expected():
+    """Of each case its arguments, and what its reference makes of them."""
+    with jax.enable_x64(True):
+        args = {k: jax.tree.map(jnp.asarray, case.args) for k, case in CASES.items()}
+        return {
+            k: (
+                args[k],
+                everything(case.reference, args[k], (*TRANSFORMS, third))(*args[k]),
+            )
+            for k, case in CASES.items()
+        }
+
+
+def assert_close(found, expected):
+    expected = {k: expected[k] for k in found}
+    chex.assert_trees_all_close(found, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@CASES_BY_NAME
+def test_meshes(x64, expected, name, axis_type):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
-    args = jax.tree.map(jnp.asarray, case.args)
-    expected = transform(case.reference, args)(*args)
+    args, results = expected[name]
     sharded = jax.device_put(args, NamedSharding(mesh, P("data")))
+    # Of third derivatives, which take long to compile, the stricter mesh is enough.
+    more = (third,) if axis_type is AxisType.Explicit else ()
     with jax.set_mesh(mesh):
-        got = jax.jit(transform(case.rule, sharded))(*sharded)
-    chex.assert_trees_all_close(got, expected, rtol=1e-11, atol=1e-12)
+        run = everything(CASES[name].rule, sharded, (*TRANSFORMS, *more))
+        assert_close(run(*sharded), results)
 
 
-@pytest.mark.parametrize("transform", [grad, jvp, vjp, linearize])
-@cases
-def test_shard_map(x64, case, transform):
+@CASES_BY_NAME
+def test_shard_map(x64, expected, name):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    args = jax.tree.map(jnp.asarray, case.args)
-    expected = transform(case.reference, args)(*args)
+    (args, results), rule = expected[name], CASES[name].rule
     specs = {"mesh": mesh, "in_specs": P("data"), "out_specs": P("data")}
-    outside = transform(jax.shard_map(case.rule, **specs), args)
-    chex.assert_trees_all_close(outside(*args), expected, rtol=1e-11, atol=1e-12)
-    inside = jax.shard_map(transform(case.rule, args), **specs)
-    chex.assert_trees_all_close(inside(*args), expected, rtol=1e-11, atol=1e-12)
+    assert_close(everything(jax.shard_map(rule, **specs), args)(*args), results)
+    inside = {t.__name__: jax.shard_map(t(rule, args), **specs) for t in TRANSFORMS}
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(*args):
+        return {name: f(*args) for name, f in inside.items()}
+
+    assert_close(run(*args), results)
 
 
 @pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd])

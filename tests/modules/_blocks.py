@@ -7,8 +7,6 @@ import pytest
 from _layers import KEY
 from flax import linen as nn
 from flax import nnx
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 import flax_stable as fs
 import flax_stable.linen
@@ -64,15 +62,7 @@ class Plain(nn.Module):
             hidden = jnp.tanh(hidden)
         else:
             hidden = cube_of_gate(hidden, gate=nn.Dense(self.width, **self.options)(x))
-        sharding = jax.typeof(hidden).sharding
-        explicit = AxisType.Explicit in sharding.mesh.axis_types
-
-        def product(*args, **kwargs):
-            if explicit:
-                kwargs["out_sharding"] = P(*sharding.spec[:-1], None)
-            return jax.lax.dot_general(*args, **kwargs)
-
-        return nn.Dense(self.features, dot_general=product, **self.options)(hidden)
+        return nn.Dense(self.features, **self.options)(hidden)
 
 
 def plain_params(params):

@@ -255,55 +255,6 @@ def test_all_may_be_dropped():
 
 # Meshes
 
-SPECS = {
-    "up": {"kernel": P(None, "model"), "bias": P("model")},
-    "gate": {"kernel": P(None, "model"), "bias": P("model")},
-    "down": {"kernel": P("model", None), "bias": P()},
-}
-
-
-def collectives(text):
-    return sorted(re.findall(r" (all-\w+|reduce-scatter|collective-permute)\(", text))
-
-
-@pytest.mark.parametrize(
-    "axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda t: t.name
-)
-@BLOCKS
-def test_tensor_parallel_takes_the_collectives_of_flax(name, axis_type):
-    linen, params = linen_block(name, 8, in_features=4, use_bias=True)
-    graph = nnx_graph(name, 4, 8, use_bias=True)
-    plain = Plain(name, 8, 4, {"use_bias": True})
-    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(axis_type,) * 2)
-
-    with jax.set_mesh(mesh):
-        placed = jax.tree.map(
-            lambda p, spec: jax.device_put(p, NamedSharding(mesh, spec)),
-            params,
-            {k: SPECS[k] for k in params},
-        )
-        x_placed = jax.device_put(normal(8, 4), NamedSharding(mesh, P("data", None)))
-        found = []
-        for apply in (
-            lambda p, x: plain.apply({"params": plain_params(p)}, x),
-            lambda p, x: linen.apply({"params": p}, x),
-            lambda p, x: nnx.merge(graph, p)(x),
-        ):
-
-            def loss(p, x, apply=apply):
-                return (apply(p, x) ** 2).sum()
-
-            step = jax.jit(jax.value_and_grad(loss)).lower(placed, x_placed).compile()
-            found.append((collectives(step.as_text()), step(placed, x_placed)))
-    assert found[0][0] == found[1][0] == found[2][0] != []
-    for _, (value, grads) in found[1:]:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-            (value, grads),
-            found[0][1],
-        )
-        assert grads["down"]["kernel"].sharding.spec[0] == "model"
-
 
 @BLOCKS
 def test_metadata_of_both_apis_split_the_block(name):

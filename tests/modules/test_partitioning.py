@@ -140,6 +140,3 @@ def test_linen_partitioning(axis_type, wrap):
         value, grads = grads_on(mesh, loss, boxed, x)
         assert_spec(grads["raw_kernel"], mesh, None, "model")
     assert_close((value, grads), single)
-
-
-# Transformations
