@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._activations._elementwise import named, whole
+from .._activations._few_bit import assert_bits, optimal_steps
 from .._activations.gelu import exponent_parts
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._custom_vjp import custom_vjp
@@ -63,6 +64,46 @@ def gated(
 
     unit.defvjp(fwd, bwd)
     return unit
+
+
+def few_bit_gated(exact: Callable, name: str, *factors: Callable) -> Callable:
+    """The rules of a unit by the number of bits: ``exact`` for ``None``.
+
+    The others keep the value, and of the gate a code: the ``factors`` of the cotangent,
+    the activation and its derivative as NumPy functions, become step functions.
+    """
+
+    @functools.cache
+    def rule(bits: int | None) -> Callable:
+        if bits is None:
+            return exact
+        assert_bits(name, bits)
+        steps = optimal_steps(bits, *factors)
+
+        @custom_vjp
+        def unit(x, gate):
+            return exact(x, gate)
+
+        def fwd(x, gate):
+            return unit(x, gate), (x, steps.pack(gate), jax.typeof(gate))
+
+        def bwd(kept, g):
+            *arrays, gate_type = kept
+            x, packed = named(arrays, name)
+            factor, rate = steps.values(packed, widen(x))
+
+            def push_forward(x_dot, gate_dot):
+                tangent = factor * widen(x_dot) + rate * widen(x) * widen(gate_dot)
+                return tangent.astype(g.dtype)
+
+            # As in `gated`.
+            cotangents = jax.linear_transpose(push_forward, x, gate_type)(g)
+            return tuple(narrow(ct, x) for ct in cotangents)
+
+        unit.defvjp(fwd, bwd)
+        return unit
+
+    return rule
 
 
 def fading(

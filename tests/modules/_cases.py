@@ -2,7 +2,7 @@
 
 import flax_stable as fs
 
-EXACT, SMALL = {"approximate": False}, {"epsilon": 0.1}
+EXACT, SMALL, BITS = {"approximate": False}, {"epsilon": 0.1}, {"bits": 3}
 # Each module, its fields, and the function with these numbers.
 CASES = [
     ("CELU", {}, fs.celu, {}),
@@ -57,4 +57,10 @@ CASES = [
     ("Softplus", {"beta": 2.0}, fs.softplus, {"beta": 2.0}),
     ("Squareplus", {}, fs.squareplus, {}),
     ("Squareplus", {"b": 1}, fs.squareplus, {"b": 1.0}),
+    ("GELU", EXACT | BITS, fs.gelu, EXACT | BITS),
+    ("Mish", BITS, fs.mish, BITS),
+    ("SiLU", BITS, fs.silu, BITS),
+    ("Softplus", BITS, fs.softplus, BITS),
+    ("Tanh", BITS, fs.tanh, BITS),
+    ("SwiGLU", BITS, fs.swiglu, BITS),
 ]
