@@ -97,10 +97,11 @@ _REACH, _POINTS = 6.0, 600
 
 @functools.cache
 def optimal_steps(bits: int, *functions: Callable, even: bool = False) -> Steps:
-    """The step functions of the least mean square error, summed over the functions.
+    """The step function of the least mean square error, and others of its intervals.
 
-    The input is a standard normal variable.  Of n points the best division into k + 1
-    intervals is that of some first points into k, and the rest: dynamic programming.
+    The error is that of the first function for a standard normal input.  Of n points
+    the best division into k + 1 intervals is that of some first points into k, and the
+    rest: dynamic programming.
     """
     ends = np.linspace(0 if even else -_REACH, _REACH, _POINTS + 1)
     x = (ends[1:] + ends[:-1]) / 2
@@ -117,7 +118,7 @@ def optimal_steps(bits: int, *functions: Callable, even: bool = False) -> Steps:
     mass, first = between(sums(weights)), between(sums(weights * values))
     with np.errstate(invalid="ignore", divide="ignore"):
         levels = first / mass
-    error = (between(sums(weights * values**2)) - first * levels).sum(0)
+    error = between(sums(weights * values[0] ** 2)) - first[0] * levels[0]
     error[np.tri(_POINTS + 1, dtype=bool)] = np.inf
 
     last = []  # where the last interval begins, for every number of points
@@ -151,8 +152,8 @@ def pack(code: jax.Array, bits: int) -> tuple[jax.Array, ...]:
     word has parts on two devices.
     """
     *outer, size = code.shape or (1,)
-    local = jax.typeof(code).sharding.shard_shape(code.shape or (1,))[-1]
-    shards = size // max(local, 1)
+    shards = _shards(code)
+    local = size // shards
     group = _places(bits).size
     code = code.reshape(*outer, shards, local)
     code = jnp.pad(code, [(0, 0)] * (len(outer) + 1) + [(0, -local % group)])
@@ -170,8 +171,16 @@ def unpack(packed: tuple[jax.Array, ...], bits: int, shape: tuple) -> jax.Array:
     code = (word[..., None] >> _places(bits)) & np.uint32(2**bits - 1)
     *outer, shards, blocks, group = code.shape
     code = code.reshape(*outer, shards, blocks * group)
-    local = (shape or (1,))[-1] // max(shards, 1)
+    local = (shape or (1,))[-1] // shards
     return code[..., :local].reshape(shape)
+
+
+def _shards(x: jax.Array) -> int:
+    """In how many parts an Explicit mesh splits the last axis."""
+    sharding = jax.typeof(x).sharding
+    names = sharding.spec[-1] if x.ndim else None
+    names = names if isinstance(names, tuple) else (names,)
+    return math.prod(sharding.mesh.shape[name] for name in names if name is not None)
 
 
 def _places(bits: int) -> jax.Array:

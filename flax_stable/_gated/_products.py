@@ -66,11 +66,13 @@ def gated(
     return unit
 
 
-def few_bit_gated(exact: Callable, name: str, *factors: Callable) -> Callable:
+def few_bit_gated(exact: Callable, name: str, *activation: Callable) -> Callable:
     """The rules of a unit by the number of bits: ``exact`` for ``None``.
 
-    The others keep the value, and of the gate a code: the ``factors`` of the cotangent,
-    the activation and its derivative as NumPy functions, become step functions.
+    The others keep a code of the gate, for a step function in place of the derivative
+    of the ``activation``, which comes as NumPy functions: it and its derivative.  The
+    activation itself is what the output is over the value; where that is 0 it is a step
+    function as well.
     """
 
     @functools.cache
@@ -78,22 +80,27 @@ def few_bit_gated(exact: Callable, name: str, *factors: Callable) -> Callable:
         if bits is None:
             return exact
         assert_bits(name, bits)
-        steps = optimal_steps(bits, *factors)
+        value, derivative = activation
+        steps = optimal_steps(bits, derivative, value)
 
         @custom_vjp
         def unit(x, gate):
             return exact(x, gate)
 
         def fwd(x, gate):
-            return unit(x, gate), (x, steps.pack(gate), jax.typeof(gate))
+            y = unit(x, gate)
+            return y, (x, y, steps.pack(gate), jax.typeof(gate))
 
         def bwd(kept, g):
             *arrays, gate_type = kept
-            x, packed = named(arrays, name)
-            factor, rate = steps.values(packed, widen(x))
+            x, y, packed = named(arrays, name)
+            wide = widen(x)
+            slope, level = steps.values(packed, wide)
+            zero = jnp.abs(wide) < jnp.finfo(x.dtype).tiny
+            factor = jnp.where(zero, level, widen(y) / jnp.where(zero, 1, wide))
 
             def push_forward(x_dot, gate_dot):
-                tangent = factor * widen(x_dot) + rate * widen(x) * widen(gate_dot)
+                tangent = factor * widen(x_dot) + wide * slope * widen(gate_dot)
                 return tangent.astype(g.dtype)
 
             # As in `gated`.
