@@ -39,7 +39,7 @@ class Steps(NamedTuple):
     def pack(self, x: jax.Array) -> tuple[jax.Array, ...]:
         """The codes of the elements of ``x``."""
         wide = jnp.abs(widen(x)) if self.even else widen(x)
-        code = jnp.zeros(x.shape, np.uint32)
+        code = jnp.zeros_like(wide, np.uint32)
         for end in self.ends.astype(wide.dtype):
             code += (wide > end).astype(np.uint32)
         return pack(code, self.bits)
