@@ -11,6 +11,8 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import flax_stable as fs
@@ -132,6 +134,65 @@ def test_readme_code_runs():
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def agrees(value: object, shown: str) -> bool:
+    """Whether a value is what is shown of it: words, or numbers, maybe rounded."""
+    if isinstance(value, str | bool | np.bool) or np.asarray(value).dtype == bool:
+        return str(value) == shown
+    leaves, numbers = jax.tree.leaves(value), shown.split(", ")
+    return len(leaves) == len(numbers) and all(map(rounds_to, leaves, numbers))
+
+
+def rounds_to(x: float, shown: str) -> bool:
+    if np.float32(x) == np.float32(shown) or str(np.float32(x)) == shown:
+        return True
+    _, _, digits = shown.partition(".")
+    return len(digits) > 2 and f"{x:.{len(digits)}f}" == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "alike"),
+    [
+        (0.88079, "0.8808", True),
+        (0.88074, "0.8808", False),
+        (0.04, "0.0", False),
+        (np.float32(0.6), "0.6", True),
+        (2, "2", True),
+        (2, "3", False),
+        (np.float32(np.nan), "nan", True),
+        ((1.0, -np.inf), "1.0, -inf", True),
+        ((1.0, 2.0), "1.0", False),
+        (np.bool(True), "True", True),
+        (False, "True", False),
+        ("data", "data", True),
+    ],
+)
+def test_what_agrees_with_what_is_shown(value, shown, alike):
+    assert agrees(value, shown) == alike
+
+
+@pytest.mark.parametrize("name", ["custom_rules.md"])
+def test_code_of_guides_gives_what_is_shown(name):
+    """The Python blocks, one after another; comments behind expressions are results."""
+    guide = README.parent / "docs" / name
+    lines, inside, count = guide.read_text().splitlines(), False, 0
+    for i, line in enumerate(lines):
+        # The rest becomes empty lines, so that errors name lines of the guide.
+        fence, inside = line.startswith("```"), inside and not line.startswith("```")
+        inside = inside or line == "```python"
+        lines[i] = line if inside and not fence else ""
+    names: dict = {}
+    for node in ast.parse("\n".join(lines)).body:
+        if not isinstance(node, ast.Expr):
+            exec(compile(ast.Module([node], []), guide, "exec"), names)
+            continue
+        value = eval(compile(ast.Expression(node.value), guide, "eval"), names)
+        _, _, shown = lines[node.end_lineno - 1][node.end_col_offset :].partition("# ")
+        if shown:
+            assert agrees(value, shown), f"line {node.end_lineno} gives {value}"
+            count += 1
+    assert count > 10
 
 
 @pytest.mark.parametrize(
