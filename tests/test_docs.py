@@ -176,14 +176,13 @@ def test_what_agrees_with_what_is_shown(value, shown, alike):
 def test_code_of_guides_gives_what_is_shown(name):
     """The Python blocks, one after another; comments behind expressions are results."""
     guide = README.parent / "docs" / name
-    lines, inside, count = guide.read_text().splitlines(), False, 0
-    for i, line in enumerate(lines):
-        # The rest becomes empty lines, so that errors name lines of the guide.
-        fence, inside = line.startswith("```"), inside and not line.startswith("```")
-        inside = inside or line == "```python"
-        lines[i] = line if inside and not fence else ""
-    names: dict = {}
-    for node in ast.parse("\n".join(lines)).body:
+    text, source = guide.read_text(), ""
+    for block in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
+        # Each stands on its own line, for the sake of error messages.
+        above = text.count("\n", 0, block.start(1))
+        source += "\n" * (above - source.count("\n")) + block[1]
+    lines, names, count = source.splitlines(), {}, 0
+    for node in ast.parse(source).body:
         if not isinstance(node, ast.Expr):
             exec(compile(ast.Module([node], []), guide, "exec"), names)
             continue
