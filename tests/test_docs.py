@@ -137,18 +137,21 @@ def test_readme_code_runs():
 
 
 def agrees(value: object, shown: str) -> bool:
-    """Whether a value is what is shown of it: words, or numbers, maybe rounded."""
-    if isinstance(value, str | bool | np.bool) or np.asarray(value).dtype == bool:
-        return str(value) == shown
-    leaves, numbers = jax.tree.leaves(value), shown.split(", ")
-    return len(leaves) == len(numbers) and all(map(rounds_to, leaves, numbers))
+    """Whether a value, or each of several, is what is shown of it."""
+    leaves = [x for leaf in jax.tree.leaves(value) for x in np.ravel(leaf)]
+    parts = shown.split(", ")
+    return len(leaves) == len(parts) and all(map(is_shown, leaves, parts))
 
 
-def rounds_to(x: float, shown: str) -> bool:
-    if np.float32(x) == np.float32(shown) or str(np.float32(x)) == shown:
+def is_shown(x: object, shown: str) -> bool:
+    """In words, exactly, or rounded to three digits or more behind the point."""
+    if str(x) == shown:
         return True
+    if not re.fullmatch(r"-?\d+(\.\d+)?", shown):
+        return False
     _, _, digits = shown.partition(".")
-    return len(digits) > 2 and f"{x:.{len(digits)}f}" == shown
+    rounded = len(digits) > 2 and f"{x:.{len(digits)}f}" == shown
+    return rounded or np.float32(x) == np.float32(shown)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,8 @@ def rounds_to(x: float, shown: str) -> bool:
         ((1.0, 2.0), "1.0", False),
         (np.bool(True), "True", True),
         (False, "True", False),
+        ((True, 8), "True, 8", True),
+        (np.float32([0, 1.5]), "0.0, 1.5", True),
         ("data", "data", True),
     ],
 )
