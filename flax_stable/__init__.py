@@ -1,7 +1,9 @@
 """Activations and layers for Flax whose derivative rules are chosen, not derived."""
 
+from . import gradient as gradient
 from . import linen as linen
 from . import nnx as nnx
+from . import safe as safe
 from . import testing as testing
 from ._activations.elu import celu as celu
 from ._activations.elu import elu as elu
