@@ -133,9 +133,17 @@ def stop_gradient_where(mask: Any, x: Any) -> Any:
                 "stop_gradient_where expects a mask that broadcasts to the array, but "
                 f"got shapes {jnp.shape(mask)} and {x.shape}."
             )
-        return jnp.where(mask, lax.stop_gradient(x), x)
+        return _stop(x, jnp.asarray(mask))
 
     return _each(one, x, mask)
+
+
+@custom_vjp
+def _stop(x: jax.Array, mask: jax.Array) -> jax.Array:
+    return x
+
+
+_stop.defvjp(lambda x, mask: (x, mask), lambda mask, g: (jnp.where(mask, 0, g), None))
 
 
 def clip_gradient(
