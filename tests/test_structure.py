@@ -20,6 +20,7 @@ LAYERS = (
     {"_linearity", "_precision", "testing"},
     {"_custom_vjp"},
     {"_activations"},
+    {"safe"},
     {"_gated", "_learnable", "_positive", "gradient", "host"},
     {"_blocks"},
     {"linen", "nnx", "decay"},
