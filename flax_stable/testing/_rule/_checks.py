@@ -11,6 +11,7 @@ from ._derivatives import (
     SCALES,
     SECOND,
     Derivatives,
+    Job,
     WrongType,
     describe,
     differentiate,
@@ -310,6 +311,7 @@ def like_gradient(
 def narrow(s: Setting, skip: Collection[str]) -> Iterator[RuleRow]:
     """Value and Jacobian of 16-bit inputs, at moderate points."""
     rows = s.table[s.common]
+    jobs: dict[str, Job] = {}
     for name in NARROW:
         dtype = jnp.dtype(name)
         inputs = [jax.ShapeDtypeStruct(x.shape, dtype) for x in s.subject.inputs]
@@ -323,19 +325,17 @@ def narrow(s: Setting, skip: Collection[str]) -> Iterator[RuleRow]:
         if fault := value_type(s, inputs, outputs):
             yield RuleRow(name, got="wrong type", fault=f"in {name} {fault}")
             continue
-        wanted = ["value", "reverse", *(["forward"] if s.forward_mode else [])]
-        found = differentiate(s.subject.call, inputs, outputs, rows, wanted)
-        if found.failures:
-            part, error = next(iter(found.failures.items()))
+        jobs[name] = Job(s.subject.call, inputs, outputs, rows, ("value", "reverse"))
+    for name, found in zip(jobs, differentiate(*jobs.values()), strict=True):
+        for part, error in found.failures.items():
             yield fault_of(name, f"{part} in {name}", error)
-            continue
-        grain = Tolerance(dtype, _NARROW_ULP, s.tolerance.atol)
-        place = Place(s.subject, rows, f"the value in {name}", 1)
-        yield _narrow(s, name, place, found.value, s.expected.value, grain)
-        place = Place(s.subject, rows, f"the derivative in {name}", 1, (2,))
-        for got in (found.jacobian, found.pushed):
-            if got is not None:
-                yield _narrow(s, name, place, got, s.expected.jacobian, grain)
+        grain = Tolerance(jnp.dtype(name), _NARROW_ULP, s.tolerance.atol)
+        if found.value is not None:
+            place = Place(s.subject, rows, f"the value in {name}", 1)
+            yield _narrow(s, name, place, found.value, s.expected.value, grain)
+        if found.jacobian is not None:
+            place = Place(s.subject, rows, f"the derivative in {name}", 1, (2,))
+            yield _narrow(s, name, place, found.jacobian, s.expected.jacobian, grain)
 
 
 def value_type(s: Setting, inputs: Any, outputs: Any) -> str:

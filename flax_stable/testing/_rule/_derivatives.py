@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._subject import Leaves, join, split
+from ._subject import Leaves, count, join, split
 
 # What the derivative of the second order is contracted with, times these: a rule that
 # is right for one cotangent may clip, drop or ignore another.
@@ -18,7 +18,6 @@ class Derivatives(NamedTuple):
     """What a program computed; None where a part failed or was not asked for.
 
     Attributes:
-      leaves: the results of each part as they came.
       failures: what each part that failed raised.
       value: by point and output element.
       kept: the value as reverse mode returns it.
@@ -31,7 +30,6 @@ class Derivatives(NamedTuple):
       variants: that gradient as other transformations compute it.
     """
 
-    leaves: dict[str, Any]
     failures: dict[str, Exception]
     value: np.ndarray | None
     kept: np.ndarray | None
@@ -161,68 +159,87 @@ def over_scan(call: Callable, u: Leaves) -> Callable:
     return scan
 
 
-def differentiate(
-    call: Callable,
-    inputs: Sequence[Any],
-    outputs: Sequence[Any],
-    table: np.ndarray,
-    wanted: Collection[str],
-) -> Derivatives:
-    """The wanted parts at every row of a table, in the dtypes of inputs and outputs."""
-    n = table.shape[1]
-    m = sum(int(np.prod(leaf.shape)) for leaf in outputs)
-    u, v = weights(m, 1), weights(n, 2)
-    many_u = np.concatenate([np.eye(m), np.outer(SCALES, u)])
-    many_v = np.concatenate([np.eye(n), np.outer((1.0, 0.0), v)])
-    failures: dict[str, Exception] = {}
+class Job(NamedTuple):
+    """What to compute: parts of a function at every row of a table, in these types."""
 
-    def program(x: Leaves, u, v, us, vs) -> dict[str, Any]:
-        found = {}
-        every = parts(call, u, v, us, vs)
-        for name in wanted:
-            part = over_scan(call, u) if name == "scan" else jax.vmap(every[name])
-            try:
-                found[name] = part(x)
-            except Exception as e:
-                failures[name] = e
-        return found
+    call: Callable
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    table: np.ndarray
+    wanted: Collection[str]
 
-    arguments = (
-        split(table, inputs),
-        split(u, outputs),
-        split(v, inputs),
-        split(many_u, outputs),
-        split(many_v, inputs),
-    )
-    found = compiled(program)(*arguments)
+
+def differentiate(*jobs: Job) -> list[Derivatives]:
+    """The derivatives that the jobs ask for, all from one program."""
+    failures: list[dict[str, Exception]] = [{} for _ in jobs]
+
+    def program(arguments: Sequence[tuple]) -> list[dict[str, Any]]:
+        return [
+            _attempt(job, *given, failed)
+            for job, given, failed in zip(jobs, arguments, failures, strict=True)
+        ]
+
+    found = compiled(program)([_arguments(job) for job in jobs])
     found = jax.tree.map(np.asarray, found)
+    return [
+        _gathered(job, results, failed)
+        for job, results, failed in zip(jobs, found, failures, strict=True)
+    ]
+
+
+def _arguments(job: Job) -> tuple[Leaves, ...]:
+    n, m = job.table.shape[1], count(job.outputs)
+    u, v = weights(m, 1), weights(n, 2)
+    return (
+        split(job.table, job.inputs),
+        split(u, job.outputs),
+        split(v, job.inputs),
+        split(np.concatenate([np.eye(m), np.outer(SCALES, u)]), job.outputs),
+        split(np.concatenate([np.eye(n), np.outer((1.0, 0.0), v)]), job.inputs),
+    )
+
+
+def _attempt(
+    job: Job,
+    x: Leaves,
+    u: Leaves,
+    v: Leaves,
+    us: Leaves,
+    vs: Leaves,
+    failures: dict[str, Exception],
+) -> dict[str, Any]:
+    """The parts that can be traced; the errors of the others."""
+    found = {}
+    every = parts(job.call, u, v, us, vs)
+    for name in job.wanted:
+        part = over_scan(job.call, u) if name == "scan" else jax.vmap(every[name])
+        try:
+            found[name] = part(x)
+        except Exception as e:
+            failures[name] = e
+    return found
+
+
+def _gathered(
+    job: Job, found: dict[str, Any], failures: dict[str, Exception]
+) -> Derivatives:
+    n, m = job.table.shape[1], count(job.outputs)
     value = kept = jacobian = pulled = pushed = moved = None
     if "value" in found:
-        value = join(found["value"], outputs)
+        value = join(found["value"], job.outputs)
     if "reverse" in found:
-        kept = join(found["reverse"][0], outputs)
-        rows = join(found["reverse"][1], inputs)
+        kept = join(found["reverse"][0], job.outputs)
+        rows = join(found["reverse"][1], job.inputs)
         jacobian, pulled = rows[:, :m], rows[:, m:]
     if "forward" in found:
-        columns = join(found["forward"][1], outputs)
+        columns = join(found["forward"][1], job.outputs)
         pushed, moved = columns[:, :n].transpose(0, 2, 1), columns[:, n:]
-    second = {
-        way: join(found[name], inputs) for name, way in SECOND.items() if name in found
-    }
-    variants = {
-        name: join(found[name], inputs)
-        for name in ("alone", "remat", "scan")
-        if name in found
-    }
+
+    def gradients(names: Collection[str]) -> dict[str, np.ndarray]:
+        return {k: join(found[k], job.inputs) for k in names if k in found}
+
+    second = {SECOND[name]: array for name, array in gradients(SECOND).items()}
+    variants = gradients(("alone", "remat", "scan"))
     return Derivatives(
-        found,
-        failures,
-        value,
-        kept,
-        jacobian,
-        pulled,
-        pushed,
-        moved,
-        second,
-        variants,
+        failures, value, kept, jacobian, pulled, pushed, moved, second, variants
     )

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._derivatives import differentiate, weights
+from ._derivatives import Job, differentiate, weights
+from ._differences import slopes, stencil
+from ._points import Interval
 from ._subject import Subject, first_line
 
-# Central differences take steps of two scales, 1 and the point's own size, halved this
-# many times, from a quarter on.
-_HALVINGS = 14
 # Results may be right for inputs this many units of rounding away.
 _NEARBY = 4
 
@@ -55,6 +54,7 @@ def expect(
     reference: Callable | None,
     exact: Sequence[Callable] | None,
     second_order: bool,
+    limits: Sequence[Interval | None],
 ) -> Expectations:
     """What is expected at each row of the table."""
     samples = _nearby(subject, table)
@@ -63,11 +63,11 @@ def expect(
     elif exact is not None and len(exact) == 3:
         known = [_unknown(table, subject, order) for order in range(3)]
     else:
-        known = _from_differences(subject, table, samples, second_order)
+        known = _from_differences(subject, samples, limits, second_order)
     if exact is not None:
         u = float(weights(1, 1)[0])
         for order, function in enumerate(exact):
-            shape = (len(table),) + (1,) * (order + 1)
+            shape = (len(table),) + (1,) * (2 if order else 1)
             found = _exactly(subject, samples[0], function, order).reshape(shape)
             at_zero = _exactly(
                 subject, np.copysign(0.0, samples[0]), function, order
@@ -111,10 +111,6 @@ def _wide(types: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(leaf.shape, np.dtype("float64")) for leaf in types]
 
 
-def _wide_outputs(subject: Subject, call: Callable) -> list[jax.ShapeDtypeStruct]:
-    return jax.eval_shape(call, *_wide(subject.inputs))
-
-
 def _from_reference(
     subject: Subject, samples: np.ndarray, reference: Callable, second_order: bool
 ) -> list[Expected]:
@@ -122,7 +118,7 @@ def _from_reference(
     with in_float64():
         call = subject.with_function(reference)
         try:
-            outputs = _wide_outputs(subject, call)
+            outputs = jax.eval_shape(call, *_wide(subject.inputs))
         except Exception as e:
             raise ValueError(
                 "check_rule cannot trace the reference in float64 at the args given: "
@@ -136,7 +132,8 @@ def _from_reference(
                 f"floating arrays of the shapes {wanted}, but got {shapes}."
             )
         orders = ["value", "reverse", *(["second"] if second_order else [])]
-        found = differentiate(call, _wide(subject.inputs), outputs, flat, orders)
+        job = Job(call, _wide(subject.inputs), outputs, flat, orders)
+        (found,) = differentiate(job)
     if found.failures:
         part, error = next(iter(found.failures.items()))
         raise ValueError(
@@ -159,60 +156,62 @@ def _from_reference(
 
 
 def _from_differences(
-    subject: Subject, table: np.ndarray, samples: np.ndarray, second_order: bool
+    subject: Subject,
+    samples: np.ndarray,
+    limits: Sequence[Interval | None],
+    second_order: bool,
 ) -> list[Expected]:
     """The function itself in float64, and differences of it and of its gradient."""
+    table = samples[0]
     count, n = table.shape
     m = len(subject.out_labels)
-    steps = _steps(table)  # count, n, steps
-    nodes = np.repeat(table[:, None, None, None, :], n, axis=1)
-    nodes = np.repeat(np.repeat(nodes, steps.shape[-1], axis=2), 2, axis=3)
-    for i in range(n):
-        nodes[:, i, :, 0, i] += steps[:, i]
-        nodes[:, i, :, 1, i] -= steps[:, i]
-    flat = np.concatenate([samples.reshape(-1, n), nodes.reshape(-1, n)])
+    nodes, width = stencil(table, limits)
+    near = samples.reshape(-1, n)
+    jobs = [["value", "reverse"], *([["second"]] if second_order else [])]
+    tables = [np.concatenate([near, nodes.reshape(-1, n)]), near]
     with in_float64():
-        outputs = _wide_outputs(subject, subject.call)
+        wide = _wide(subject.inputs)
+        outputs = jax.eval_shape(subject.call, *wide)
         found = differentiate(
-            subject.call,
-            _wide(subject.inputs),
-            outputs,
-            flat,
-            ["value", "reverse"],
+            *(
+                Job(subject.call, wide, outputs, rows, wanted)
+                for rows, wanted in zip(tables, jobs, strict=False)
+            )
         )
-    if found.value is None:
-        error = found.failures["value"]
+    first = found[0]
+    if first.value is None:
+        error = first.failures["value"]
         raise ValueError(
             f"check_rule cannot evaluate {subject.name} in float64: "
             f"{type(error).__name__}: {first_line(error)}. Give a reference."
         ) from error
-    split_at = samples.shape[0] * count
 
-    def by_sample(array: np.ndarray) -> np.ndarray:
-        return array[:split_at].reshape(*samples.shape[:2], *array.shape[1:])
+    def apart(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By sample and point, and by point and node."""
+        return (
+            array[: len(near)].reshape(*samples.shape[:2], *array.shape[1:]),
+            array[len(near) :].reshape(*nodes.shape[:-1], array.shape[-1]),
+        )
 
-    def by_node(array: np.ndarray) -> np.ndarray:
-        shape = (count, n, steps.shape[-1], 2, array.shape[-1])
-        return array[split_at:].reshape(shape)
-
-    values = by_sample(found.value)
-    value = _between(values, np.zeros(values.shape[1:]))
-    jacobian = _unknown(table, subject, 1)
-    second = _unknown(table, subject, 2)
-    with np.errstate(invalid="ignore"):
-        spacing = nodes[..., 0, :] - nodes[..., 1, :]
-    actual = np.stack([spacing[:, i, :, i] for i in range(n)], axis=1)
-    slope, slack = _richardson(values[0], by_node(found.value), actual)
-    spread = np.zeros((1, count, m, n))
-    if found.jacobian is not None:
-        own = by_sample(found.jacobian)
-        spread = _spread(own)
-    jacobian = _between(slope.transpose(0, 2, 1) + spread, slack.transpose(0, 2, 1))
-    if second_order and found.jacobian is not None:
-        gradients = np.einsum("pmn,m->pn", found.jacobian, weights(m, 1))
-        curve, slack = _richardson(by_sample(gradients)[0], by_node(gradients), actual)
-        second = _between(curve[None], slack)
-    return [value, jacobian, second]
+    values, around = apart(first.value)
+    slope, slack = slopes(values[0], around, width)
+    expected = [
+        _between(values, np.zeros(values.shape[1:])),
+        _between(slope[None], slack),
+        _unknown(table, subject, 2),
+    ]
+    if first.jacobian is not None:
+        own = first.jacobian[: len(near)].reshape(len(samples), count, m, n)
+        expected[1] = _between(slope + _spread(own), slack)
+        gradients = np.einsum("pmn,m->pn", first.jacobian, weights(m, 1))
+        at, around = apart(gradients)
+        slope, slack = slopes(at[0], around, width)
+        expected[2] = _between(slope[None], slack)
+        own = found[-1].second.get("reverse over reverse")
+        if own is not None:
+            own = own.reshape(len(samples), count, n, n)
+            expected[2] = _between(slope + _spread(own), slack)
+    return expected
 
 
 def _spread(samples: np.ndarray) -> np.ndarray:
@@ -220,54 +219,6 @@ def _spread(samples: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         apart = samples - samples[:1]
     return np.where(np.isnan(apart), 0.0, apart)
-
-
-def _steps(table: np.ndarray) -> np.ndarray:
-    """Powers of two: by point, element, and scale and halving."""
-    halved = 2.0 ** -np.arange(2, 2 + _HALVINGS)
-    own = np.where(np.isfinite(table) & (table != 0), np.abs(table), 1.0)
-    own = np.exp2(np.floor(np.log2(own)))
-    both = np.stack([np.ones_like(own), own], axis=-1)
-    return (both[..., None] * halved).reshape(*table.shape, -1)
-
-
-def _richardson(
-    at: np.ndarray, nodes: np.ndarray, spacing: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes by point, input and output element, and by how much they may be off.
-
-    ``at`` holds the function at the points, ``nodes`` by point, input, step and side,
-    ``spacing`` the distance of both sides.
-    """
-    count, n, steps, _, m = nodes.shape
-    shape = (count, n, 2, steps // 2, m)
-    with np.errstate(all="ignore"):
-        width = spacing[..., None]
-        central = ((nodes[..., 0, :] - nodes[..., 1, :]) / width).reshape(shape)
-        center = at[:, None, None, :]
-        # On both sides of a kink slopes differ, however small the step.
-        gap = (nodes[..., 0, :] - 2 * center + nodes[..., 1, :]) / (width / 2)
-        gap = gap.reshape(shape)
-        size = np.abs(nodes).max(axis=-2) / width
-        noise = (4 * np.finfo(np.float64).eps * size).reshape(shape)
-        fourth = (4 * central[..., 1:, :] - central[..., :-1, :]) / 3
-        sixth = (16 * fourth[..., 1:, :] - fourth[..., :-1, :]) / 15
-        kink = np.abs(2 * gap[..., 2:, :] - gap[..., 1:-1, :]) / 2
-        off = np.abs(fourth[..., 1:, :] - fourth[..., :-1, :])
-        # Two in a row: one alone may be close by chance.
-        off[..., :-1, :] = np.maximum(off[..., :-1, :], off[..., 1:, :])
-        off += kink + noise[..., 2:, :]
-    off = np.where(np.isfinite(sixth) & np.isfinite(off), off, np.inf)
-    flat = (count, n, -1, m)
-    sixth, off = sixth.reshape(flat), off.reshape(flat)
-    best = np.argmin(off, axis=2, keepdims=True)
-    slope = np.take_along_axis(sixth, best, axis=2)[:, :, 0]
-    slack = 2 * np.take_along_axis(off, best, axis=2)[:, :, 0]
-    # Steps that are all longer than a wave agree on a slope of about nothing.
-    unresolved = ~np.isfinite(off[:, :, : off.shape[2] // 2]).any(axis=2)
-    unresolved &= (slope != 0) & (slack > 1e-3 * np.abs(slope))
-    slack = np.where(unresolved, np.inf, slack)
-    return np.where(np.isfinite(slack), slope, np.nan), slack
 
 
 def _exactly(

@@ -33,15 +33,15 @@ def choose(
     near as can be, numbers of every dtype: 16 bits are judged there too.
     """
     random = np.random.default_rng(seed)
-    intervals = _intervals(subject, domain)
-    size = len(intervals)
+    limits = intervals(subject, domain)
+    size = len(limits)
     example = np.concatenate(
         [np.ravel(x).astype(np.float64) for x in _floating(subject.args)]
     )
-    values = [_values(interval, subject.grain, random) for interval in intervals]
+    values = [_values(interval, subject.grain, random) for interval in limits]
 
     def moderate(scale: float) -> np.ndarray:
-        return np.array([_draw(interval, random, scale) for interval in intervals])
+        return np.array([_draw(interval, random, scale) for interval in limits])
 
     rows = [example]
     with np.errstate(over="ignore"):
@@ -67,7 +67,7 @@ def choose(
             rows.append(row)
     table = np.stack(rows)
     fits = np.ones(len(table), bool)
-    for i, interval in enumerate(intervals):
+    for i, interval in enumerate(limits):
         if interval is not None:
             fits &= (table[:, i] >= interval[0]) & (table[:, i] <= interval[1])
     fits[0] = True
@@ -76,7 +76,7 @@ def choose(
     return _rounded(subject, table[fits]), common
 
 
-def _intervals(subject: Subject, domain: Any) -> list[Interval | None]:
+def intervals(subject: Subject, domain: Any) -> list[Interval | None]:
     """The interval of each floating element, None where there is no limit."""
     counts = [
         sum(math.prod(x.shape) for x in _floating((arg,))) for arg in subject.args

@@ -111,6 +111,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
+def count(types: Sequence[Any]) -> int:
+    """The number of elements."""
+    return sum(math.prod(leaf.shape) for leaf in types)
+
+
 def split(row: np.ndarray, types: Sequence[Any]) -> list[np.ndarray]:
     """The leaves whose elements lie along the last axis."""
     sizes = [math.prod(leaf.shape) for leaf in types]
@@ -165,7 +170,7 @@ def _as_array(name: str, leaf: Any) -> Any:
 
 
 def _check_size(what: str, types: Sequence[Any], name: str) -> None:
-    size = sum(math.prod(leaf.shape) for leaf in types)
+    size = count(types)
     if not size:
         raise ValueError(
             f"check_rule found no floating elements in the {what} of {name}: there is "
