@@ -23,6 +23,8 @@ X = np.float32(0.5)
 Y = np.float32(-1.25)
 ROW = np.array([0.5, -1.25, 2.0], np.float32)
 SQUARE = np.array([[0.5, -1.25], [2.0, 0.75]], np.float32)
+# What takes longest to compile.
+PLACES = ("Auto mesh", "Explicit mesh", "shard_map")
 POSITIVE = {"domain": (0, np.inf)}
 
 
@@ -116,14 +118,10 @@ product = with_rule(
 )
 
 
-@fs.custom_vjp
-def power(x, n):
-    return x ** n.astype(x.dtype)
-
-
-power.defvjp(
-    lambda x, n: (power(x, n), (x, n)),
-    lambda r, g: (g * r[1].astype(g.dtype) * power(r[0], r[1] - 1), None),
+counts = with_rule(
+    lambda x, n: x * n.astype(x.dtype),
+    lambda x, n: (x * n.astype(x.dtype), n),
+    lambda n, g: (g * n.astype(g.dtype), None),
 )
 
 
@@ -180,11 +178,6 @@ softmax = with_rule(
     lambda x: (y := jax.nn.softmax(x), y),
     lambda y, g: (y * (g - jnp.sum(y * g, -1, keepdims=True)),),
 )
-log_softmax = with_rule(
-    lambda x: jax.nn.log_softmax(x),
-    lambda x: (y := jax.nn.log_softmax(x), y),
-    lambda y, g: (g - jnp.exp(y) * jnp.sum(g, -1, keepdims=True),),
-)
 running_sum = with_rule(
     lambda x: jnp.cumsum(x),
     lambda x: (jnp.cumsum(x), None),
@@ -201,16 +194,11 @@ norm_rule = with_rule(norm, lambda x: (norm(x), x), lambda x, g: (g * x / norm(x
 RIGHT = {
     # A rule, or none, of JAX itself.
     "jax.nn.relu": Right(jax.nn.relu, (X,)),
-    "jax.nn.relu6": Right(jax.nn.relu6, (X,)),
     "jax.nn.silu": Right(jax.nn.silu, (X,)),
     "jax.nn.elu": Right(jax.nn.elu, (X,)),
     "jax.nn.leaky_relu": Right(jax.nn.leaky_relu, (ROW,)),
     "jax.nn.softplus": Right(jax.nn.softplus, (1.0,)),
-    "jax.nn.softmax": Right(lambda x: jax.nn.softmax(x), (ROW,)),
-    "jax.nn.logsumexp": Right(lambda x: jax.nn.logsumexp(x), (ROW,)),
     "jnp.tanh": Right(jnp.tanh, (X,), {"atol": 1e-6}),
-    "jnp.logaddexp": Right(jnp.logaddexp, (X, Y)),
-    "jnp.square": Right(jnp.square, (X,)),
     # One number.
     "sine": Right(sine, (X,)),
     "sine beside its reference": Right(sine, (X,), {"reference": jnp.sin}),
@@ -232,15 +220,16 @@ RIGHT = {
     ),
     # Several.
     "product": Right(product, (X, Y)),
-    "power": Right(power, (X, np.int32(3))),
+    "counts": Right(counts, (X, np.int32(3))),
     "pick": Right(pick, (ROW, np.int32(1))),
     "masked": Right(masked, (ROW, np.array([True, False, True]))),
-    "matmul": Right(matmul, (SQUARE, SQUARE)),
+    "matmul": Right(matmul, (SQUARE, SQUARE), {"skip": PLACES}),
     "affine": Right(affine_rule, (PARAMS, SQUARE)),
     "both": Right(both, (X,)),
     "counted": Right(counted, (ROW,)),
-    "softmax": Right(softmax, (ROW,), {"reference": lambda x: jax.nn.softmax(x)}),
-    "log_softmax": Right(log_softmax, (ROW,)),
+    "softmax": Right(
+        softmax, (ROW,), {"reference": lambda x: jax.nn.softmax(x), "skip": PLACES}
+    ),
     "running sum": Right(running_sum, (ROW,)),
     "norm": Right(norm_rule, (ROW,), {"domain": (0.1, 1e6)}),
     # The library.
@@ -248,7 +237,8 @@ RIGHT = {
         fs.softplus, (X,), {"exact": REFERENCES["softplus"], "max_ulp": 3}
     ),
     "fs.gelu": Right(fs.gelu, (X,), {"max_residual_bytes": 4}),
-    "fs.hard_silu": Right(fs.hard_silu, (X,)),
-    "fs.logsumexp": Right(fs.logsumexp, (ROW,)),
-    "fs.swiglu": Right(lambda x, gate: fs.swiglu(x, gate=gate), (X, Y)),
+    "fs.logsumexp": Right(fs.logsumexp, (ROW,), {"skip": PLACES}),
+    "fs.swiglu": Right(
+        lambda x, gate: fs.swiglu(x, gate=gate), (X, Y), {"skip": PLACES}
+    ),
 }

@@ -25,6 +25,7 @@ class Derivatives(NamedTuple):
       pulled: for ``SCALES`` times a fixed cotangent, by point, scale and input element.
       pushed: the Jacobian in forward mode, by point, output and input element.
       moved: for a fixed tangent and for zero, by point, one of both and output element.
+      again: the Jacobian as the derivative of reverse mode by the cotangent.
       second: derivatives of the gradient for the fixed cotangent by point and twice by
         input element, for each way of taking them.
       variants: that gradient as other transformations compute it.
@@ -37,6 +38,7 @@ class Derivatives(NamedTuple):
     pulled: np.ndarray | None
     pushed: np.ndarray | None
     moved: np.ndarray | None
+    again: np.ndarray | None
     second: dict[str, np.ndarray]
     variants: dict[str, np.ndarray]
 
@@ -107,9 +109,9 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
     def basis() -> Leaves:
         return [t[: sum(leaf.size for leaf in v)] for t in vs]
 
-    def second(x: Leaves) -> Leaves:
+    def second(x: Leaves) -> tuple[Leaves, Leaves]:
         _, pull = jax.vjp(gradient, x, u)
-        return jax.vmap(lambda w: pull(w)[0])(basis())
+        return jax.vmap(pull)(basis())
 
     def second_fr(x: Leaves) -> Leaves:
         return jax.vmap(lambda w: jax.jvp(lambda x: gradient(x, u), (x,), (w,))[1])(
@@ -175,7 +177,7 @@ def differentiate(*jobs: Job) -> list[Derivatives]:
 
     def program(arguments: Sequence[tuple]) -> list[dict[str, Any]]:
         return [
-            _attempt(job, *given, failed)
+            _attempt(job, given, failed)
             for job, given, failed in zip(jobs, arguments, failures, strict=True)
         ]
 
@@ -200,15 +202,10 @@ def _arguments(job: Job) -> tuple[Leaves, ...]:
 
 
 def _attempt(
-    job: Job,
-    x: Leaves,
-    u: Leaves,
-    v: Leaves,
-    us: Leaves,
-    vs: Leaves,
-    failures: dict[str, Exception],
+    job: Job, given: tuple[Leaves, ...], failures: dict[str, Exception]
 ) -> dict[str, Any]:
     """The parts that can be traced; the errors of the others."""
+    x, u, v, us, vs = given
     found = {}
     every = parts(job.call, u, v, us, vs)
     for name in job.wanted:
@@ -224,7 +221,7 @@ def _gathered(
     job: Job, found: dict[str, Any], failures: dict[str, Exception]
 ) -> Derivatives:
     n, m = job.table.shape[1], count(job.outputs)
-    value = kept = jacobian = pulled = pushed = moved = None
+    value = kept = jacobian = pulled = pushed = moved = again = None
     if "value" in found:
         value = join(found["value"], job.outputs)
     if "reverse" in found:
@@ -234,6 +231,9 @@ def _gathered(
     if "forward" in found:
         columns = join(found["forward"][1], job.outputs)
         pushed, moved = columns[:, :n].transpose(0, 2, 1), columns[:, n:]
+    if "second" in found:
+        found["second"], by_cotangent = found["second"]
+        again = join(by_cotangent, job.outputs).transpose(0, 2, 1)
 
     def gradients(names: Collection[str]) -> dict[str, np.ndarray]:
         return {k: join(found[k], job.inputs) for k in names if k in found}
@@ -241,5 +241,5 @@ def _gathered(
     second = {SECOND[name]: array for name, array in gradients(SECOND).items()}
     variants = gradients(("alone", "remat", "scan"))
     return Derivatives(
-        failures, value, kept, jacobian, pulled, pushed, moved, second, variants
+        failures, value, kept, jacobian, pulled, pushed, moved, again, second, variants
     )

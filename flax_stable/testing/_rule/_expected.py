@@ -207,9 +207,9 @@ def _from_differences(
         at, around = apart(gradients)
         slope, slack = slopes(at[0], around, width)
         expected[2] = _between(slope[None], slack)
-        own = found[-1].second.get("reverse over reverse")
-        if own is not None:
-            own = own.reshape(len(samples), count, n, n)
+        curvature = found[-1].second.get("reverse over reverse")
+        if curvature is not None:
+            own = curvature.reshape(len(samples), count, n, n)
             expected[2] = _between(slope + _spread(own), slack)
     return expected
 

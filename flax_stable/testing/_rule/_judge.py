@@ -116,6 +116,10 @@ class Tolerance(NamedTuple):
         return np.ldexp(1.0, np.frexp(magnitude)[1] - 1 - info.nmant)
 
 
+# What the result at an index is, and at which input.
+Description = Callable[[tuple[int, ...]], tuple[str, str]]
+
+
 class Place(NamedTuple):
     """The names of what the indices of an array of results mean."""
 
@@ -125,7 +129,7 @@ class Place(NamedTuple):
     outputs: int | None = None
     by: tuple[int, ...] = ()
 
-    def __call__(self, index: tuple[int, ...]) -> tuple[str, str]:
+    def describe(self, index: tuple[int, ...]) -> tuple[str, str]:
         """What the result at an index is, and at which input."""
         labels, row = self.subject.labels, self.table[index[0]]
         what = self.what
@@ -152,7 +156,7 @@ def show(x: float | str) -> str:
 
 def compare(
     check: str,
-    place: Callable[[tuple[int, ...]], tuple[str, str]],
+    place: Description,
     got: np.ndarray,
     expected: Expected,
     tolerance: Tolerance,

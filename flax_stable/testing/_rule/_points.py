@@ -152,9 +152,9 @@ def _values(
         width = high - low if math.isfinite(high - low) else 1.0
         inside = [found]
         if math.isfinite(low):
-            inside += [low + width * near, [low]]
+            inside += [low + width * near, np.array([low])]
         if math.isfinite(high):
-            inside += [high - width * near, [high]]
+            inside += [high - width * near, np.array([high])]
         found = np.concatenate(inside)
     with np.errstate(over="ignore"):
         rounded = found.astype(dtype).astype(np.float64)
