@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ._placement import describe_axes, is_spec, named_leaves
+from ._table import aligned
 
 _COLLECTIVE = re.compile(
     r" (all-reduce|all-gather|reduce-scatter|ragged-all-to-all|all-to-all"
@@ -110,40 +111,28 @@ class GradientReport(NamedTuple):
     rows: tuple[GradientRow, ...]
 
     def __str__(self) -> str:
-        cells: list[tuple[str, ...]] = [
-            (
-                "placement",
-                "mesh",
-                "max relative",
-                "max ULP",
-                "worst leaf",
-                "devices",
-                "collectives",
-            )
-        ]
-        for i, row in enumerate(self.rows):
-            collectives = ", ".join(f"{n} {k}" for k, n in row.collectives.items())
-            cells.append(
-                (
-                    row.placement,
-                    row.mesh,
-                    f"{row.relative:.1e}" if i else "reference",
-                    f"{row.ulp:.3g}" if i else "",
-                    row.worst if i else "",
-                    str(len(row.devices)),
-                    collectives or "none",
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        cells.insert(1, tuple("-" * width for width in widths))
-        return "\n".join(
-            "  ".join(
-                # Numbers line up on the right.
-                cell.rjust(width) if column in (2, 3, 5) else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
+        header = (
+            "placement",
+            "mesh",
+            "max relative",
+            "max ULP",
+            "worst leaf",
+            "devices",
+            "collectives",
         )
+        cells = [
+            (
+                row.placement,
+                row.mesh,
+                f"{row.relative:.1e}" if i else "reference",
+                f"{row.ulp:.3g}" if i else "",
+                row.worst if i else "",
+                str(len(row.devices)),
+                ", ".join(f"{n} {k}" for k, n in row.collectives.items()) or "none",
+            )
+            for i, row in enumerate(self.rows)
+        ]
+        return aligned(header, cells, right=(2, 3, 5))
 
 
 def assert_same_gradients(
