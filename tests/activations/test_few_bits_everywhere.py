@@ -60,8 +60,8 @@ def transformed(f, x, g, t):
     return y, pulled, pushed, row, second
 
 
-@pytest.mark.parametrize(("name", "bits"), [("gelu", 3), ("tanh", 4)])
-def test_transformations(name, bits):
+def test_transformations():
+    name, bits = "gelu", 3
     f = functools.partial(FUNCTIONS[name], bits=bits)
     x, g, t = (normal(4, 10, seed=seed) for seed in range(3))
     slope = expected(name, bits, np.float64(x))
