@@ -25,6 +25,7 @@ LAYERS = (
     {"_blocks"},
     {"linen", "nnx", "decay"},
     {"__init__"},
+    {"_command"},
     {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

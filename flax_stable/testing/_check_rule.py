@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,7 +13,7 @@ from ._rule._judge import RuleReport, RuleRow, Tolerance
 from ._rule._places import PLACES
 from ._rule._points import choose, intervals
 from ._rule._setting import Setting, lacks_forward_mode
-from ._rule._subject import subject
+from ._rule._subject import Subject, subject
 
 # What may be skipped, by the name in the report.
 CHECKS = (
@@ -158,96 +158,112 @@ def check_rule(
       <https://doi.org/10.1016/S0141-1195(82)80057-0>`_, 1982: differences whose step is
       chosen by their own error.
     """
-    orders = _exact_orders(exact)
-    _check_options(skip, max_ulp, atol)
+    report = examine(
+        fn,
+        args,
+        Options(
+            reference,
+            exact,
+            domain,
+            points,
+            max_ulp,
+            atol,
+            forward_mode,
+            second_order,
+            max_residual_bytes,
+            skip,
+            seed,
+        ),
+    )
+    if not report.passed:
+        raise AssertionError(f"{report.verdict}\n\n{report}")
+    return report
+
+
+class Options(NamedTuple):
+    """Those of `check_rule`."""
+
+    reference: Callable | None = None
+    exact: Callable | Sequence[Callable] | None = None
+    domain: Any = None
+    points: Sequence[float] = ()
+    max_ulp: float = 16
+    atol: float = 0.0
+    forward_mode: bool | None = None
+    second_order: bool = True
+    max_residual_bytes: int | None = None
+    skip: Collection[str] = ()
+    seed: int = 0
+
+
+def examine(fn: Callable, args: Sequence[Any], options: Options) -> RuleReport:
+    """What `check_rule` finds, right or wrong."""
+    exact = _exact_orders(options.exact)
+    _check_options(options)
     judged = subject(fn, args)
-    if orders and (len(judged.labels), len(judged.out_labels)) != (1, 1):
+    if exact and (len(judged.labels), len(judged.out_labels)) != (1, 1):
         raise ValueError(
             f"check_rule takes exact for a function of one number, but {judged.name} "
             f"has {len(judged.labels)} floating elements: give one, or a reference."
         )
     with jax.default_matmul_precision("highest"):
-        rows, kept = _rows(
-            judged,
-            reference,
-            orders,
-            domain,
-            points,
-            Tolerance(judged.grain, max_ulp, atol),
-            forward_mode,
-            second_order,
-            max_residual_bytes,
-            frozenset(skip),
-            seed,
-        )
-    report = RuleReport(judged.name, tuple(_merged(rows)), kept)
-    if not report.passed:
-        more = len(report.faults) - 1
-        others = f" ({more} more below)" if more else ""
-        raise AssertionError(f"{judged.name}: {report.faults[0]}{others}\n\n{report}")
-    return report
+        # Before anything is traced.
+        leaks = [] if "leaks" in options.skip else _calls.leaks(judged)
+        setting = _setting(judged, exact, options)
+        rows = [*_checks.values(setting), *_checks.first_order(setting)]
+        if options.second_order:
+            rows += _checks.second_order(setting)
+        rows += _variants.variants(setting)
+        kept = 0
+        # What is wrong here would be so everywhere: the rest would say it once more.
+        if all(row.passed for row in rows):
+            if "eager" not in options.skip:
+                more, kept = _calls.eager(setting)
+                rows += [*more, _calls.residuals(kept, options.max_residual_bytes)]
+            rows += _variants.narrow(setting, options.skip)
+            if "weak types" not in options.skip:
+                rows += _calls.weak_types(setting)
+            if "integer arguments" not in options.skip:
+                rows += _calls.integers(setting)
+            rows += _variants.meshes(setting, options.skip)
+    return RuleReport(judged.name, tuple(_merged([*rows, *leaks])), kept)
 
 
-def _rows(
-    judged,
-    reference,
-    exact,
-    domain,
-    points,
-    tolerance,
-    forward_mode,
-    second_order,
-    max_residual_bytes,
-    skip,
-    seed,
-) -> tuple[list[RuleRow], int]:
-    table, common = choose(judged, domain, points, seed)
-    leaks = [] if "leaks" in skip else _calls.leaks(judged)
-    limits = intervals(judged, domain)
-    expected = expect(judged, table, reference, exact, second_order, limits)
+def _setting(
+    judged: Subject, exact: list[Callable] | None, options: Options
+) -> Setting:
+    """All that there is to compute of the function, and what it ought to be."""
+    limits = intervals(judged, options.domain)
+    table, common = choose(judged, options.domain, options.points, options.seed)
+    expected = expect(
+        judged, table, options.reference, exact, options.second_order, limits
+    )
     wanted = ["value", "reverse"]
-    if forward_mode is not False:
+    if options.forward_mode is not False:
         wanted.append("forward")
-    if second_order:
-        wanted += [
-            part for part in SECOND if forward_mode is not False or part == "second"
-        ]
-    if len(judged.inputs) > 1 and "one argument" not in skip:
+    if options.second_order:
+        ways = SECOND if options.forward_mode is not False else ["second"]
+        wanted += ways
+    if len(judged.inputs) > 1 and "one argument" not in options.skip:
         wanted.append("alone")
-    wanted += [part for part in ("remat", "scan") if part not in skip]
+    wanted += [part for part in ("remat", "scan") if part not in options.skip]
     (found,) = differentiate(
         Job(judged.call, judged.inputs, judged.outputs, table, wanted)
     )
-    lacking = found.failures.get("forward")
-    setting = Setting(
+    forward_mode = options.forward_mode
+    if forward_mode is None:
+        lacking = found.failures.get("forward")
+        forward_mode = not (lacking and lacks_forward_mode(lacking))
+    return Setting(
         judged,
         table,
         common,
         found,
         expected,
-        tolerance,
-        (not (lacking and lacks_forward_mode(lacking)))
-        if forward_mode is None
-        else forward_mode,
-        reference,
+        Tolerance(judged.grain, options.max_ulp, options.atol),
+        forward_mode,
+        options.reference,
     )
-    kept = 0
-    rows = [*_checks.values(setting), *_checks.first_order(setting)]
-    if second_order:
-        rows += _checks.second_order(setting)
-    rows += _variants.variants(setting)
-    # What is wrong here would be so everywhere: the rest would say it once more.
-    if all(row.passed for row in rows):
-        if "eager" not in skip:
-            more, kept = _calls.eager(setting)
-            rows += [*more, _calls.residuals(kept, max_residual_bytes)]
-        rows += _variants.narrow(setting, skip)
-        if "weak types" not in skip:
-            rows += _calls.weak_types(setting)
-        if "integer arguments" not in skip:
-            rows += _calls.integers(setting)
-        rows += _variants.meshes(setting, skip)
-    return [*rows, *leaks], kept
 
 
 def _merged(rows: Iterable[RuleRow]) -> list[RuleRow]:
@@ -275,14 +291,14 @@ def _exact_orders(exact: Any) -> list[Callable] | None:
     return orders
 
 
-def _check_options(skip: Any, max_ulp: float, atol: float) -> None:
-    if isinstance(skip, str) or (unknown := set(skip) - set(CHECKS)):
+def _check_options(options: Options) -> None:
+    skip = options.skip
+    if isinstance(skip, str) or set(skip) - set(CHECKS):
         raise ValueError(
-            f"check_rule can skip {', '.join(CHECKS)}, but got skip="
-            f"{skip if isinstance(skip, str) else sorted(unknown)!r}."
+            f"check_rule can skip any of {', '.join(CHECKS)}, but got skip={skip!r}."
         )
-    if max_ulp < 0 or atol < 0:
+    if options.max_ulp < 0 or options.atol < 0:
         raise ValueError(
             "check_rule expects max_ulp and atol to be at least 0, but got "
-            f"{max_ulp} and {atol}."
+            f"{options.max_ulp} and {options.atol}."
         )

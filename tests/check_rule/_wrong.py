@@ -245,9 +245,7 @@ WRONG = {
     "all NaN": Wrong(all_nan, (X,), "in reverse mode is NaN"),
     "10% in forward mode": Wrong(too_fast, (X,), "is 1.1 times what it should be"),
     "elu from its output": Wrong(elu_from_output, (X,), "in reverse mode vanishes"),
-    "elu of a row": Wrong(
-        elu_from_output, (ROW,), "of output[0] by x[0] vanishes at x[0] = -1"
-    ),
+    "elu of a row": Wrong(elu_from_output, (ROW,), "in reverse mode of output["),
     "overflowing slope": Wrong(overflowing_slope, (X,), "in reverse mode is NaN"),
     "NaN at infinity": Wrong(
         nan_at_infinity,

@@ -30,6 +30,14 @@ def cube(x):
 cube.defvjp(lambda x: (cube(x), x), lambda x, g: (3 * g * x * x,))
 
 
+@fs.custom_vjp
+def sine(x):
+    return jnp.sin(x)
+
+
+sine.defvjp(lambda x: (sine(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
 @jax.custom_jvp
 def wrong_below_1000(x):
     return 2 * x
@@ -42,7 +50,7 @@ def _(primals, tangents):
 
 
 def test_report():
-    report = check_rule(cube, (X,), max_residual_bytes=4)
+    report = check_rule(sine, (X,), max_residual_bytes=4)
     checks = [row.check for row in report.rows]
     assert len(checks) == len(set(checks))
     expected = {"value", "NaN", "reverse mode", "forward mode", "adjoint", *CHECKS}
@@ -59,7 +67,7 @@ def test_report():
     assert row.judged > 180 and 0 < row.error < 3
     assert row.got == pytest.approx(row.expected, rel=1e-6)
     (x,) = re.findall(r"x = (\S+)", row.at)
-    assert row.expected == pytest.approx(3 * float(x) ** 2, rel=1e-5)
+    assert row.expected == pytest.approx(np.cos(float(x)), rel=1e-5)
     assert by_check["leaks"].passed and gc.get_freeze_count() == 0
 
 
@@ -79,13 +87,7 @@ def test_a_domain_and_points_say_where_to_look():
     inside = {"domain": (-999, np.inf), "skip": SLOW}
     assert check_rule(wrong_below_1000, (X,), **inside).passed
     with pytest.raises(AssertionError, match="at x = -2000: expected 2, got 3"):
-        check_rule(
-            wrong_below_1000,
-            (X,),
-            points=[-2000.0],
-            domain=(-2000, -1999.5),
-            skip=SLOW,
-        )
+        check_rule(wrong_below_1000, (X,), points=[-2000.0], **inside)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -154,15 +156,13 @@ def test_differences_stay_within_limits():
 def test_exact_holds_to_a_convention():
     """A reference leaves all slopes between both sides; what is exact does not."""
     options = {"skip": SLOW, "second_order": False}
-    check_rule(jnp.abs, (X,), reference=jnp.abs, **options)
-    check_rule(jnp.abs, (X,), exact=(np.abs, np.sign), **options)
+    value = lambda x: np.where(x < 0, 0.0, x)  # noqa: E731
+    check_rule(jax.nn.relu, (X,), reference=lambda x: jnp.maximum(x, 0), **options)
+    exact = (value, lambda x: np.where(x > 0, 1.0, 0.0))
+    check_rule(jax.nn.relu, (X,), exact=exact, **options)
     with pytest.raises(AssertionError, match="at x = 0: expected 1, got 0"):
-        check_rule(
-            jnp.abs,
-            (X,),
-            exact=(np.abs, lambda x: np.where(x >= 0, 1.0, -1.0)),
-            **options,
-        )
+        exact = (value, lambda x: np.where(x >= 0, 1.0, 0.0))
+        check_rule(jax.nn.relu, (X,), exact=exact, **options)
 
 
 def test_exact_in_mpmath_and_in_ulp():
@@ -211,8 +211,7 @@ def test_settings_stay():
 def test_a_constant_of_another_dtype():
     """Strict promotion is for the caller's dtypes, not for float64."""
     kernel = jnp.asarray(ROW)
-    report = check_rule(lambda x: x @ kernel, (ROW,), skip=SLOW)
-    assert report.passed
+    assert check_rule(lambda x: jnp.dot(x, kernel), (ROW,), skip=SLOW).passed
 
 
 def test_atol_lets_lost_tails_pass():
@@ -220,10 +219,6 @@ def test_atol_lets_lost_tails_pass():
     with pytest.raises(AssertionError, match="in reverse mode vanishes at x = "):
         check_rule(jnp.tanh, (X,), **options)
     assert check_rule(jnp.tanh, (X,), atol=1e-6, **options).passed
-
-
-def complex_valued(x):
-    return x
 
 
 @pytest.mark.parametrize(
@@ -235,13 +230,13 @@ def complex_valued(x):
         (cube, ("a",), {}, TypeError, "but x is 'a': close over"),
         (cube, (np.ones(65, np.float32),), {}, ValueError, "has 65 floating elements"),
         (cube, (3,), {}, ValueError, "found no floating elements in the args of cube"),
-        (jnp.sign, (), {}, ValueError, "found no floating elements in the args"),
+        (lambda: 1.0, (), {}, ValueError, "found no floating elements in the args"),
         (jnp.argmax, (ROW,), {}, ValueError, "no floating elements in the output"),
         (jnp.linalg.inv, (X,), {}, ValueError, "cannot trace inv at the args given"),
         (cube, (X,), {"domain": (1, 0)}, ValueError, "(low, high) with low < high"),
         (cube, (X,), {"domain": [(0, 1)] * 2}, ValueError, "sequence of 1 of them"),
         (cube, (X,), {"skip": ["jit"]}, ValueError, "but got skip=['jit']"),
-        (cube, (X,), {"skip": "scan"}, ValueError, "but got skip=scan"),
+        (cube, (X,), {"skip": "scan"}, ValueError, "but got skip='scan'"),
         (cube, (X,), {"max_ulp": -1}, ValueError, "at least 0, but got -1"),
         (cube, (X,), {"exact": ()}, ValueError, "up to three of them"),
         (cube, (ROW,), {"exact": np.sin}, ValueError, "for a function of one number"),
@@ -268,7 +263,7 @@ def test_what_makes_no_sense_is_refused(fn, args, options, error, text):
 
 
 def test_intervals_reach_every_element():
-    judged = subject(lambda p, n: p["a"] * n, ({"a": ROW}, np.int32(2)))
+    judged = subject(lambda p, n: p["a"][n], ({"a": ROW}, np.int32(2)))
     assert intervals(judged, [(0, 1), None]) == [(0, 1)] * 3
     assert intervals(judged, None) == [None] * 3
     assert judged.labels == tuple(f"p['a'][{i}]" for i in range(3))

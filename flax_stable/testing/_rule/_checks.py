@@ -20,7 +20,7 @@ def values(s: Setting) -> Iterator[RuleRow]:
         return
     coupled = s.cancelling().any(axis=2)
     size = np.nan_to_num(np.abs(expected.center), posinf=0).max(axis=1, keepdims=True)
-    extra = np.where(coupled, size, 0.0) * s.ulps
+    extra = np.where(coupled, size * s.ulps + s.conditioning(), 0.0)
     yield compare(
         "value", s.place("the value", 1), value, expected, s.tolerance, extra=extra
     )

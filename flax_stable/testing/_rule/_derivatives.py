@@ -137,6 +137,7 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
 
     return {
         "value": value,
+        "gradient": lambda x: gradient(x, u),
         "reverse": reverse,
         "forward": forward,
         "second": second,
@@ -239,7 +240,7 @@ def _gathered(
         return {k: join(found[k], job.inputs) for k in names if k in found}
 
     second = {SECOND[name]: array for name, array in gradients(SECOND).items()}
-    variants = gradients(("alone", "remat", "scan"))
+    variants = gradients(("gradient", "alone", "remat", "scan"))
     return Derivatives(
         failures, value, kept, jacobian, pulled, pushed, moved, again, second, variants
     )

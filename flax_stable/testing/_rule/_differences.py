@@ -24,11 +24,14 @@ def stencil(
     shape = (*steps.shape, 2, n)
     nodes = np.broadcast_to(table[:, None, None, None, :], shape).copy()
     for i, limit in enumerate(limits):
-        nodes[:, i, :, 0, i] += steps[:, i]
-        nodes[:, i, :, 1, i] -= steps[:, i]
+        with np.errstate(over="ignore"):
+            nodes[:, i, :, 0, i] += steps[:, i]
+            nodes[:, i, :, 1, i] -= steps[:, i]
         if limit is not None:
             moved = nodes[:, i, :, :, i]
-            moved[(moved < limit[0]) | (moved > limit[1])] = np.nan
+            inside = (table[:, i] >= limit[0]) & (table[:, i] <= limit[1])
+            beyond = (moved < limit[0]) | (moved > limit[1])
+            moved[beyond & inside[:, None, None]] = np.nan
     with np.errstate(invalid="ignore"):
         width = nodes[..., 0, :] - nodes[..., 1, :]
     return nodes, np.stack([width[:, i, :, i] for i in range(n)], axis=1)
@@ -38,7 +41,7 @@ def _steps(table: np.ndarray) -> np.ndarray:
     """Powers of two: by row, by element, and by scale and halving."""
     halved = 2.0 ** -np.arange(2, 2 + _HALVINGS)
     own = np.where(np.isfinite(table) & (table != 0), np.abs(table), 1.0)
-    own = np.exp2(np.floor(np.log2(own)))
+    own = np.ldexp(1.0, np.frexp(own)[1] - 1)
     both = np.stack([np.ones_like(own), own], axis=-1)
     return (both[..., None] * halved).reshape(*table.shape, -1)
 

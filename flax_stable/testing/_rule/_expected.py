@@ -14,7 +14,7 @@ from ._points import Interval
 from ._subject import Subject, first_line
 
 # Results may be right for inputs this many units of rounding away.
-_NEARBY = 4
+NEARBY = 4
 
 
 class Expected(NamedTuple):
@@ -84,10 +84,14 @@ def _nearby(subject: Subject, table: np.ndarray) -> np.ndarray:
     """The table, and others that hold numbers which round to its own."""
     info = jnp.finfo(subject.grain)
     tiny = float(info.smallest_normal)
-    signs = np.random.default_rng(3).choice([-1.0, 1.0], table.shape)
+    random = np.random.default_rng(3)
+    # Of several elements each moves in a direction of its own.
+    draws = 1 if table.shape[1] == 1 else 3
+    signs = random.choice([-1.0, 1.0], (draws, *table.shape))
     found = [table]
-    for sign in (signs, -signs):
-        moved = table * (1 + sign * _NEARBY * float(info.eps))
+    for sign in (*signs, *-signs):
+        with np.errstate(over="ignore"):
+            moved = table * (1 + sign * NEARBY * float(info.eps))
         # A subnormal number may be read as zero, and zero has two sides.
         found.append(np.where(np.abs(table) < tiny, tiny * sign, moved))
     found.append(np.where(np.abs(table) < tiny, np.copysign(0.0, table), table))
@@ -163,55 +167,48 @@ def _from_differences(
 ) -> list[Expected]:
     """The function itself in float64, and differences of it and of its gradient."""
     table = samples[0]
-    count, n = table.shape
-    m = len(subject.out_labels)
+    n = table.shape[1]
     nodes, width = stencil(table, limits)
     near = samples.reshape(-1, n)
-    jobs = [["value", "reverse"], *([["second"]] if second_order else [])]
-    tables = [np.concatenate([near, nodes.reshape(-1, n)]), near]
+    wanted = ["value", "reverse", *(["second"] if second_order else [])]
     with in_float64():
         wide = _wide(subject.inputs)
         outputs = jax.eval_shape(subject.call, *wide)
-        found = differentiate(
-            *(
-                Job(subject.call, wide, outputs, rows, wanted)
-                for rows, wanted in zip(tables, jobs, strict=False)
-            )
+        here, around = differentiate(
+            Job(subject.call, wide, outputs, near, wanted),
+            Job(
+                subject.call,
+                wide,
+                outputs,
+                nodes.reshape(-1, n),
+                ["value", *(["gradient"] if second_order else [])],
+            ),
         )
-    first = found[0]
-    if first.value is None:
-        error = first.failures["value"]
+    if here.value is None or around.value is None:
+        error = here.failures["value"]
         raise ValueError(
             f"check_rule cannot evaluate {subject.name} in float64: "
             f"{type(error).__name__}: {first_line(error)}. Give a reference."
         ) from error
 
-    def apart(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By sample and point, and by point and node."""
-        return (
-            array[: len(near)].reshape(*samples.shape[:2], *array.shape[1:]),
-            array[len(near) :].reshape(*nodes.shape[:-1], array.shape[-1]),
-        )
+    def by_sample(array: np.ndarray) -> np.ndarray:
+        return array.reshape(*samples.shape[:2], *array.shape[1:])
 
-    values, around = apart(first.value)
-    slope, slack = slopes(values[0], around, width)
-    expected = [
-        _between(values, np.zeros(values.shape[1:])),
-        _between(slope[None], slack),
-        _unknown(table, subject, 2),
-    ]
-    if first.jacobian is not None:
-        own = first.jacobian[: len(near)].reshape(len(samples), count, m, n)
-        expected[1] = _between(slope + _spread(own), slack)
-        gradients = np.einsum("pmn,m->pn", first.jacobian, weights(m, 1))
-        at, around = apart(gradients)
-        slope, slack = slopes(at[0], around, width)
-        expected[2] = _between(slope[None], slack)
-        curvature = found[-1].second.get("reverse over reverse")
-        if curvature is not None:
-            own = curvature.reshape(len(samples), count, n, n)
-            expected[2] = _between(slope + _spread(own), slack)
-    return expected
+    def differences(at: np.ndarray, around: np.ndarray, own: np.ndarray | None):
+        """The slope, and how much the rule says that it changes nearby."""
+        around = around.reshape(*nodes.shape[:-1], around.shape[-1])
+        slope, slack = slopes(by_sample(at)[0], around, width)
+        spread = np.zeros((1, *slope.shape)) if own is None else by_sample(own)
+        return _between(slope + _spread(spread), slack)
+
+    values = by_sample(here.value)
+    value = _between(values, np.zeros(values.shape[1:]))
+    jacobian = differences(here.value, around.value, here.jacobian)
+    gradients = around.variants.get("gradient")
+    if here.pulled is None or gradients is None:
+        return [value, jacobian, _unknown(table, subject, 2)]
+    curvature = here.second.get("reverse over reverse")
+    return [value, jacobian, differences(here.pulled[:, 0], gradients, curvature)]
 
 
 def _spread(samples: np.ndarray) -> np.ndarray:

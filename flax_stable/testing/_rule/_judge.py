@@ -34,6 +34,7 @@ class RuleReport(NamedTuple):
 
     Attributes:
       name: the function's name.
+      residual_bytes: what the backward pass keeps of the example.
       rows: one for each check.  A row has the name of its ``check``, the worst input
         ``at``, what was ``expected`` there and ``got``, the largest ``error`` in units
         in the last place, the number of results ``judged``, whether it ``passed``, the
@@ -61,6 +62,15 @@ class RuleReport(NamedTuple):
     def faults(self) -> tuple[str, ...]:
         """What is wrong, in words; the first is most to the point."""
         return tuple(row.fault for row in self.rows if row.fault)
+
+    @property
+    def verdict(self) -> str:
+        """What is wrong first of all, in one line, or that nothing is."""
+        if self.passed:
+            return f"{self.name}: nothing wrong in {len(self.rows)} checks"
+        more = len(self.faults) - 1
+        others = f" ({more} more below)" if more else ""
+        return f"{self.name}: {self.faults[0]}{others}"
 
     def __str__(self) -> str:
         header = (

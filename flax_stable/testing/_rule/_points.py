@@ -22,6 +22,8 @@ _NOTABLE = (
 _KINKS = (0.5, 1, 2, 3, 6)
 _ROWS = 1024
 _COMMON = 12
+# Zeros, infinities, NaN, and the least and the largest number.
+_FIRST = 9
 
 
 def choose(
@@ -55,25 +57,41 @@ def choose(
         for value in (0.0, 1.0, -2.0):
             rows.append(np.full(size, value))
         rows += [moderate(scale) for scale in (0.1, 1, 1, 1, 4, 4)]
-        # One element at a time: of several extreme ones the sum may be anything.
-        budget = max(_ROWS // size, 64)
-        longest = max(map(len, values))
-        order = random.permutation(longest * size)
-        # Each value at some element, each element at many values.
-        for k in sorted(order[:budget], key=lambda k: (k % longest, k)):
-            i, chosen = k // longest, values[k // longest]
-            row = moderate(1)
-            row[i] = chosen[k % len(chosen)]
-            rows.append(row)
+        for i, value in _pairs(values, random):
+            rows.append(moderate(1))
+            rows[-1][i] = value
     table = np.stack(rows)
     fits = np.ones(len(table), bool)
     for i, interval in enumerate(limits):
         if interval is not None:
             fits &= (table[:, i] >= interval[0]) & (table[:, i] <= interval[1])
     fits[0] = True
+    fits[1 + _COMMON : 1 + _COMMON + len(points)] = True
     places = np.cumsum(fits) - 1
     common = places[: _COMMON + 1][fits[: _COMMON + 1]][1:]
     return _rounded(subject, table[fits]), common
+
+
+def _pairs(
+    values: list[np.ndarray], random: np.random.Generator
+) -> list[tuple[int, float]]:
+    """Which element is to take which value.
+
+    One element at a time: of several extreme ones the sum may be anything.
+    """
+    size = len(values)
+    budget = max(_ROWS // size, 24)
+    found = []
+    for k in range(max(map(len, values))):
+        # Those that stand first matter most: every element takes them.
+        everywhere = k < _FIRST and _FIRST * size <= budget // 2
+        for i in range(size) if everywhere else [k % size]:
+            found.append((i, float(values[i][k % len(values[i])])))
+    if len(found) > budget:
+        first, rest = found[:_FIRST], found[_FIRST:]
+        chosen = random.permutation(len(rest))[: budget - _FIRST]
+        found = first + [rest[k] for k in sorted(chosen)]
+    return found
 
 
 def intervals(subject: Subject, domain: Any) -> list[Interval | None]:
@@ -143,7 +161,20 @@ def _values(
     grid = np.linspace(-12, 12, 41) + random.uniform(-0.1, 0.1, 41)
     normal = random.standard_normal(24)
     found = np.concatenate(
-        [[0.0, -0.0, np.inf, -np.inf, np.nan], positive, -positive, grid, normal]
+        [
+            [
+                0.0,
+                -0.0,
+                np.inf,
+                -np.inf,
+                np.nan,
+                tiny / 4,
+                -tiny / 4,
+                largest,
+                -largest,
+            ],
+            *(positive, -positive, grid, normal),
+        ]
     )
     if interval is not None:
         low, high = interval

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._derivatives import Derivatives, WrongType, describe
-from ._expected import Expectations, Expected
+from ._expected import NEARBY, Expectations, Expected
 from ._judge import Description, Place, RuleRow, Tolerance, raised
 from ._subject import Subject, first_line
 
@@ -52,6 +52,14 @@ class Setting(NamedTuple):
         expected = self.expected.jacobian
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(expected.high - expected.low, nan=0.0, posinf=0.0)
+
+    def conditioning(self) -> np.ndarray:
+        """How much values change if each input moves to where it hurts, by output."""
+        slopes = np.nan_to_num(self.expected.jacobian.center, posinf=0, neginf=0)
+        x = np.nan_to_num(self.table, posinf=0, neginf=0)
+        eps = float(jnp.finfo(self.tolerance.dtype).eps)
+        with np.errstate(over="ignore"):
+            return NEARBY * eps * np.einsum("pmn,pn->pm", np.abs(slopes), np.abs(x))
 
     def blamed(self, got: np.ndarray) -> Expected:
         """The Jacobian to expect of ``got``, unknown where it is zero times infinity.

@@ -74,6 +74,7 @@ def subject(fn: Callable, args: Sequence[Any]) -> Subject:
     inputs = tuple(
         jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in floating
     )
+    _check_size("args", inputs, name)
     try:
         out = jax.eval_shape(fn, *jax.tree.unflatten(tree, leaves))
     except Exception as e:
@@ -87,7 +88,6 @@ def subject(fn: Callable, args: Sequence[Any]) -> Subject:
         if is_floating(leaf)
     ]
     outputs = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for _, y in out_paths)
-    _check_size("args", inputs, name)
     _check_size("output", outputs, name)
     return Subject(
         name,
