@@ -1,7 +1,9 @@
 """Activations and layers for Flax whose derivative rules are chosen, not derived."""
 
+from . import gradient as gradient
 from . import linen as linen
 from . import nnx as nnx
+from . import safe as safe
 from . import testing as testing
 from ._activations.elu import celu as celu
 from ._activations.elu import elu as elu
@@ -46,5 +48,6 @@ from ._gated.units import glu as glu
 from ._gated.units import reglu as reglu
 from ._gated.units import swiglu as swiglu
 from ._positive import near_permutation as near_permutation
+from .host import host_function as host_function
 
 __version__ = "0.1.0"

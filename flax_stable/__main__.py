@@ -1,26 +1,24 @@
 """Commands: `python -m flax_stable verify` measures how accurate functions are."""
 
 import argparse
-import contextlib
 import difflib
-import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import jax
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 import flax_stable as fs
 
+from ._command import _rules
+from ._command._load import UsageError, load, load_module
+from ._command._tables import cells, columns, plain_view, rich_view
 from .testing import REFERENCES, _verify
+from .testing._rule._judge import RuleReport
 from .testing._verify import Case, Row
 from .testing.references import find
 
@@ -29,33 +27,10 @@ Measure the largest errors of functions and their derivatives.
 
 Errors are in units in the last place (ULP) of the exact result.  16-bit dtypes are
 judged over all inputs, float32 and float64 over a million evenly spaced bit patterns.
-The status is 1 if an error is above its bound, 2 if the question makes no sense."""
-
-COLUMNS = (
-    ("function", 16),
-    ("dtype", 8),
-    ("order", 5),
-    ("mode", 4),
-    ("largest error", 13),
-    ("at", 24),
-    ("above 1 ULP", 11),
-    ("inputs", 10),
-    ("seconds", 7),
-    ("verdict", 10),
-)
-RIGHT = {"order", "largest error", "at", "above 1 ULP", "inputs", "seconds"}
-# What a narrow terminal goes without, in this order.
-OPTIONAL = ("inputs", "seconds", "above 1 ULP")
-DIGITS = {"float16": 5, "bfloat16": 5, "float32": 9, "float64": 17}
-
-# Name, width and whether it is flush right, of each column.
-Layout = list[tuple[str, int, bool]]
-# What shows the progress, and what shows a row.
-View = tuple[Callable[[float, str], None], Callable[[list[str], bool], None]]
-
-
-class UsageError(Exception):
-    """A question that makes no sense."""
+A function of yours without a reference is given to fs.testing.check_rule, which
+compares value and derivatives with differences, in all ways to differentiate it.
+The status is 1 if an error is above its bound or a rule is wrong, 2 if the question
+makes no sense."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,9 +81,8 @@ def parser() -> Parser:
     add(
         "--dtype",
         type=choices(_verify.DTYPES),
-        default=_verify.DTYPES[:3],
         help="float16, bfloat16, float32, float64, with commas between; default: all "
-        "but float64",
+        "but float64, and float32 to check a rule",
     )
     add(
         "--order",
@@ -135,6 +109,19 @@ def parser() -> Parser:
         "or a tuple of them, the value and its derivatives",
     )
     add(
+        "--shapes",
+        type=_rules.shapes,
+        metavar="SHAPES",
+        help="of the arguments of a function of yours without a reference, such as "
+        "2x3,3, where () is a number; default: numbers",
+    )
+    add(
+        "--domain",
+        type=_rules.interval,
+        metavar="LOW,HIGH",
+        help="the numbers to check it at, as --domain=-9,9; default: all",
+    )
+    add(
         "--against",
         metavar="MODULE",
         help="judge that module's functions of the same names too, such as jax.nn's",
@@ -150,28 +137,6 @@ def parser() -> Parser:
     return top
 
 
-def load(path: str) -> Any:
-    """What ``package.module:name`` names."""
-    module, _, name = path.partition(":")
-    if not module or not name:
-        raise UsageError(f"{path!r} is no package.module:name")
-    try:
-        found: Any = load_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except AttributeError as error:
-        raise UsageError(f"{path!r} does not exist: {error}") from None
-    return found
-
-
-def load_module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise UsageError(f"cannot import {name!r}: {reason}") from None
-
-
 def cases(options: argparse.Namespace) -> list[Case]:
     """The functions that the command line names."""
     peers = load_module(options.against) if options.against else None
@@ -182,7 +147,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     for name in names:
         if ":" in name:
             if not options.reference:
-                raise UsageError(f"{name} needs --reference package.module:name")
+                continue
             found.append(foreign_case(name, options.reference, peers))
             continue
         variants = [call for call in REFERENCES if call.partition("(")[0] == name]
@@ -226,111 +191,32 @@ def foreign_case(name: str, reference: str, peers: Any) -> Case:
     return Case(name, function, references, find(peers, name.rpartition(":")[2]))
 
 
-def cells(row: Row, against: str | None, lacking: set[str]) -> list[str]:
-    """A row as the table shows it."""
-    errors = row.errors
-    share = errors.share_above_one
-    shown = [
-        row.function,
-        row.dtype,
-        str(row.order),
-        row.mode,
-        f"{errors.maximum:.4g}",
-        f"{errors.worst_input:.{DIGITS[row.dtype]}g}",
-        f"{share:.2%}" if share == 0 or share >= 1e-4 else "<0.01%",
-        str(errors.count),
-        f"{row.seconds:.1f}",
-        "ok" if row.passed else f"above {row.bound:g}",
-    ]
-    if against:
-        lacks = "none" if row.function in lacking else "fails"
-        shown.insert(5, lacks if row.peer is None else f"{row.peer.maximum:.4g}")
-    return shown
-
-
-def columns(against: str | None) -> Layout:
-    found = [(name, width, name in RIGHT) for name, width in COLUMNS]
-    if against:
-        found.insert(5, (against, max(9, len(against)), True))
-    return found
-
-
-@contextlib.contextmanager
-def plain_view(layout: Layout) -> Iterator[View]:
-    """One line after another, as they come."""
-
-    def line(texts: Iterable[str]) -> None:
-        fitted = (
-            text.rjust(width) if right else text.ljust(width)
-            for text, (_, width, right) in zip(texts, layout, strict=True)
-        )
-        print("  ".join(fitted).rstrip(), flush=True)
-
-    line(name for name, _, _ in layout)
-    yield lambda share, name: None, lambda texts, passed: line(texts)
-
-
-@contextlib.contextmanager
-def rich_view(layout: Layout) -> Iterator[View]:
-    """A progress bar, then a table."""
-    console = Console()
-    lines: list[tuple[list[str], bool]] = []
-    try:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("", total=1.0)
-            yield (
-                lambda share, name: bar.update(task, completed=share, description=name),
-                lambda texts, passed: lines.append((texts, passed)),
-            )
-    finally:
-        omitted: list[str] = []
-        table = rich_table(layout, lines, omitted)
-        unbounded = console.options.update_width(1000)
-        for name in OPTIONAL:
-            if console.measure(table, options=unbounded).maximum <= console.width:
-                break
-            omitted.append(name)
-            table = rich_table(layout, lines, omitted)
-        console.print(table)
-
-
-def rich_table(
-    layout: Layout, lines: Sequence[tuple[list[str], bool]], omitted: Sequence[str]
-) -> Table:
-    """The rows without some columns, which the caption names."""
-    caption = f"no room for: {', '.join(omitted)}" if omitted else None
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
-    shown = [i for i, (name, _, _) in enumerate(layout) if name not in omitted]
-    for name, _, right in (layout[i] for i in shown):
-        side: Literal["left", "right"] = "right" if right else "left"
-        table.add_column(name.replace(" ", "\n"), justify=side, no_wrap=True)
-    for texts, passed in lines:
-        table.add_row(*(texts[i] for i in shown), style=None if passed else "red")
-    return table
-
-
-def write_json(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:
+def write_json(
+    path: Path,
+    rows: Sequence[Row],
+    reports: Sequence[RuleReport],
+    options: argparse.Namespace,
+) -> None:
     environment = _verify.environment()
     environment["versions"]["flax_stable"] = fs.__version__
     data = {
         **environment,
         "against": options.against,
         "rows": [_verify.as_json(row) for row in rows],
+        "rules": [_rules.as_json(report) for report in reports],
     }
     path.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
-def verify(options: argparse.Namespace) -> int:
-    judged = cases(options)
-    if (options.exhaustive or options.stride) and "float32" not in options.dtype:
+def sweep(options: argparse.Namespace, judged: Sequence[Case]) -> tuple[list, int]:
+    """The rows of the functions whose exact values are known, and the status."""
+    dtypes, against = options.dtype or _verify.DTYPES[:3], options.against
+    if (options.exhaustive or options.stride) and "float32" not in dtypes:
         raise UsageError("--exhaustive and --stride are about float32: see --dtype")
-    if options.json and not options.json.resolve().parent.is_dir():
-        raise UsageError(f"there is no directory for {options.json}")
-    against = options.against
     lacking = {case.name for case in judged if case.peer is None}
     groups = _verify.plan(
         judged,
-        dtypes=options.dtype,
+        dtypes=dtypes,
         orders=options.order or _verify.ORDERS,
         modes=_verify.MODES if options.mode == "both" else [options.mode],
         stride=1 if options.exhaustive else options.stride,
@@ -344,8 +230,6 @@ def verify(options: argparse.Namespace) -> int:
                 add(cells(row, against, lacking), row.passed)
     except KeyboardInterrupt:
         status = 130
-    if options.json:
-        write_json(options.json, rows, options)
     broken = sum(not row.passed for row in rows)
     print(
         f"{len(rows)} rows, {broken} above the bound, in "
@@ -356,7 +240,30 @@ def verify(options: argparse.Namespace) -> int:
         print(f"{against} has no {', '.join(sorted(lacking))}")
     if status:
         print("interrupted: not all rows are here")
-    return status or int(broken > 0)
+    return rows, status or int(broken > 0)
+
+
+def check(options: argparse.Namespace, names: Iterable[str]) -> list[RuleReport]:
+    """What there is to say of the rules of functions that have no reference."""
+    reports = []
+    for name in names:
+        for dtype in options.dtype or ["float32"]:
+            report = _rules.check(name, dtype, options.shapes, options.domain)
+            print(f"{report.verdict}\n\n{report}\n", flush=True)
+            reports.append(report)
+    return reports
+
+
+def verify(options: argparse.Namespace) -> int:
+    judged = cases(options)
+    unknown = [] if options.reference else [n for n in options.names if ":" in n]
+    if options.json and not options.json.resolve().parent.is_dir():
+        raise UsageError(f"there is no directory for {options.json}")
+    rows, status = sweep(options, judged) if judged else ([], 0)
+    reports = [] if status == 130 else check(options, dict.fromkeys(unknown))
+    if options.json:
+        write_json(options.json, rows, reports, options)
+    return status or int(not all(report.passed for report in reports))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -365,7 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return verify(options)
     except (UsageError, ValueError) as error:
-        arguments.exit(2, f"{arguments.prog} verify: error: {error}\n")
+        line = str(error).splitlines()[0]
+        arguments.exit(2, f"{arguments.prog} verify: error: {line}\n")
 
 
 if __name__ == "__main__":

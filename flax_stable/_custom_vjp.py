@@ -206,7 +206,7 @@ class _CustomVJP:
         }
         smooth = [i for i, y in enumerate(out_leaves) if _is_inexact(y)]
         if not smooth:
-            return out, jax.tree.map(_symbolic_zero, out)
+            return out, jax.tree.map(symbolic_zero, out)
 
         # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays
         # of JAX are residuals.
@@ -246,7 +246,7 @@ class _CustomVJP:
         # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
         # from them, and its barrier keeps XLA from merging that with the forward pass.
         push_forward = checkpoint(push_forward)
-        tangent_leaves = [_symbolic_zero(y) for y in out_leaves]
+        tangent_leaves = [symbolic_zero(y) for y in out_leaves]
         for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
             tangent_leaves[i] = t
         return out, jax.tree.unflatten(out_tree, tangent_leaves)
@@ -356,7 +356,7 @@ def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, SymbolicZero) or jax.typeof(tangent).dtype == float0
 
 
-def _symbolic_zero(x: Any) -> SymbolicZero:
+def symbolic_zero(x: Any) -> SymbolicZero:
     return SymbolicZero(jax.typeof(x).to_tangent_aval())
 
 

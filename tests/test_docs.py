@@ -11,6 +11,8 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import flax_stable as fs
@@ -132,6 +134,69 @@ def test_readme_code_runs():
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def agrees(value: object, shown: str) -> bool:
+    """Whether a value, or each of several, is what is shown of it."""
+    leaves = [x for leaf in jax.tree.leaves(value) for x in np.ravel(leaf)]
+    parts = shown.split(", ")
+    return len(leaves) == len(parts) and all(map(is_shown, leaves, parts))
+
+
+def is_shown(x: object, shown: str) -> bool:
+    """In words, exactly, or rounded to three digits or more behind the point."""
+    if str(x) == shown:
+        return True
+    if not re.fullmatch(r"-?\d+(\.\d+)?", shown):
+        return False
+    _, _, digits = shown.partition(".")
+    rounded = len(digits) > 2 and f"{x:.{len(digits)}f}" == shown
+    return rounded or np.float32(x) == np.float32(shown)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "alike"),
+    [
+        (0.88079, "0.8808", True),
+        (0.88074, "0.8808", False),
+        (0.04, "0.0", False),
+        (np.float32(0.6), "0.6", True),
+        (2, "2", True),
+        (2, "3", False),
+        (np.float32(np.nan), "nan", True),
+        ((1.0, -np.inf), "1.0, -inf", True),
+        ((1.0, 2.0), "1.0", False),
+        (np.bool(True), "True", True),
+        (False, "True", False),
+        ((True, 8), "True, 8", True),
+        (np.float32([0, 1.5]), "0.0, 1.5", True),
+        ("data", "data", True),
+    ],
+)
+def test_what_agrees_with_what_is_shown(value, shown, alike):
+    assert agrees(value, shown) == alike
+
+
+@pytest.mark.parametrize("name", ["custom_rules.md"])
+def test_code_of_guides_gives_what_is_shown(name):
+    """The Python blocks, one after another; comments behind expressions are results."""
+    guide = README.parent / "docs" / name
+    text, source = guide.read_text(), ""
+    for block in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
+        # Each stands on its own line, for the sake of error messages.
+        above = text.count("\n", 0, block.start(1))
+        source += "\n" * (above - source.count("\n")) + block[1]
+    lines, names, count = source.splitlines(), {}, 0
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.Expr):
+            exec(compile(ast.Module([node], []), guide, "exec"), names)
+            continue
+        value = eval(compile(ast.Expression(node.value), guide, "eval"), names)
+        _, _, shown = lines[node.end_lineno - 1][node.end_col_offset :].partition("# ")
+        if shown:
+            assert agrees(value, shown), f"line {node.end_lineno} gives {value}"
+            count += 1
+    assert count > 10
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,19 @@ def test_softplus_jvp(softplus_page):
     value = math.log1p(math.exp(2))
     printed = f"value {value:.6f}, slope {sigmoid(2):.6f}"
     assert after(softplus_page, "jvp at 2:").strip() == printed
+
+
+def test_few_bits():
+    """A network whose derivatives have 3 bits classifies as well, to half a point."""
+    _, _, *rows = run("few_bits.py").splitlines()
+    table = {}
+    for row in rows:
+        bits, accuracy, less, kept = (cell.strip() for cell in row.split("|"))
+        table[bits] = (float(accuracy.rstrip("%")), *map(float, less.split("±")), kept)
+    assert list(table) == ["exact", "4", "3", "2", "1"]
+    assert [row[-1] for row in table.values()] == ["1024", "128", "96", "64", "32"]
+    assert min(row[0] for row in table.values()) > 95
+    for bits in "43":
+        accuracy, less, error, _ = table[bits]
+        assert less == pytest.approx(table["exact"][0] - accuracy, abs=0.011)
+        assert less + 2 * error < 0.5

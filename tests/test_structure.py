@@ -20,10 +20,12 @@ LAYERS = (
     {"_linearity", "_precision", "testing"},
     {"_custom_vjp"},
     {"_activations"},
+    {"safe"},
     {"_gated", "_learnable", "_positive", "gradient", "host"},
     {"_blocks"},
     {"linen", "nnx", "decay"},
     {"__init__"},
+    {"_command"},
     {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -31,6 +31,14 @@ def square_as_float32(x):
 def total(x):
     return jnp.sum(x)
 
+@jax.custom_jvp
+def product(x, y, scale=1):
+    return x * y
+
+@product.defjvp
+def product_jvp(primals, tangents):
+    return product(*primals), primals[1] * tangents[0]
+
 def exact(x):
     return x * x
 
@@ -164,6 +172,32 @@ def test_a_wrong_function(module, capsys):
     assert "2 rows, 2 above the bound" in out
 
 
+def test_a_rule_without_a_reference(module, tmp_path, capsys):
+    path = tmp_path / "rules.json"
+    command = [f"{module}:square", "--dtype", "bfloat16", "--json", str(path)]
+    assert run(*command) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{module}:square in bfloat16: nothing wrong in ")
+    assert "Explicit mesh" in out and "above the bound" not in out
+    found = json.loads(path.read_text())
+    (rule,) = found["rules"]
+    assert found["rows"] == [] and rule["passed"] and rule["residual_bytes"] == 2
+    by_check = {row["check"]: row for row in rule["rows"]}
+    assert by_check["reverse mode"]["judged"] > 150
+    assert all(row["passed"] for row in rule["rows"])
+
+
+def test_a_wrong_rule(module, capsys):
+    names = [f"{module}:total", f"{module}:product"]
+    assert run(*names, "--shapes", "3", "--domain=-9,9") == 2  # product takes two
+    assert run(names[0], "--shapes", "3", "--domain=-9,9") == 0
+    assert "total in float32: nothing wrong" in capsys.readouterr().out
+    assert run(names[1]) == 1
+    first, _, header, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{names[1]} in float32: the derivative in reverse mode by")
+    assert " by y vanishes at x = " in first and header.startswith("check")
+
+
 def test_json(module, tmp_path, capsys):
     path = tmp_path / "rows.json"
     command = ["sigmoid", "--dtype", "bfloat16", "--order", "1", "--against", "jax.nn"]
@@ -223,7 +257,13 @@ def test_a_peer_that_fails(tmp_path, monkeypatch, capsys):
         (["--stride", "7", "--dtype", "float16"], "--stride are about float32"),
         (["--against", "jax.mm"], "cannot import 'jax.mm'"),
         (["--json", "/no/such/place/rows.json"], "no directory for /no/such/place"),
-        (["{m}:square"], "{m}:square needs --reference"),
+        (["{m}:none"], "'{m}:none' does not exist"),
+        (["{m}:number"], "{m}:number is no function"),
+        (["{m}:total", "--shapes", "2*3"], "invalid shapes value: '2*3'"),
+        (["{m}:total", "--shapes", "5,5"], "cannot trace total at the args given"),
+        (["{m}:total", "--shapes", "65"], "the args of total has 65 floating elements"),
+        (["{m}:square", "--domain", "3"], "invalid interval value: '3'"),
+        (["{m}:square", "--domain=3,2"], "'3,2' is no LOW,HIGH with LOW < HIGH"),
         (["tanh", "--reference", "{m}:exact"], "--reference goes with one function"),
         (["{m}:none", "--reference", "{m}:exact"], "'{m}:none' does not exist"),
         (["no.where:f", "--reference", "{m}:exact"], "cannot import 'no.where'"),

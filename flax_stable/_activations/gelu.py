@@ -21,13 +21,16 @@ from .._precision import (
     unlift,
 )
 from ._elementwise import as_floating, elementwise
+from ._few_bit import few_bit
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
 from .sigmoid import sigmoid_slope, tanh
 from .silu import gated
 
 
-@functools.partial(jax.jit, static_argnames="approximate")
-def gelu(x: jax.typing.ArrayLike, approximate: bool = True) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("approximate", "bits"))
+def gelu(
+    x: jax.typing.ArrayLike, approximate: bool = True, *, bits: int | None = None
+) -> jax.Array:
     r"""The Gaussian error linear unit, as `jax.nn.gelu`.
 
     .. math::
@@ -40,6 +43,8 @@ def gelu(x: jax.typing.ArrayLike, approximate: bool = True) -> jax.Array:
         to floating point as `jax.numpy.tanh` promotes them.
       approximate: whether to take the form with tanh, or that with the normal
         distribution function :math:`\Phi`.
+      bits: 1, 2, 3 or 4 keeps a code of so many bits for each element for the backward
+        pass, and approximates the derivative; ``None`` keeps the input.
 
     Returns:
       An array of the shape of ``x`` and of its (promoted) dtype.
@@ -54,7 +59,11 @@ def gelu(x: jax.typing.ArrayLike, approximate: bool = True) -> jax.Array:
     Limits: 0 and inf in value (`jax.nn` gives NaN at -inf), 0 and 1 in the first
     derivative, 0 in the second.  NaN gives NaN.
 
-    Residual: the input.
+    Residual: the input.  With ``bits`` it is a code of so many bits for each element,
+    packed along the last axis; the first derivative, in forward mode too, is then a
+    step function: of those of 2^bits steps the closest one for a standard normal input,
+    off by 29, 13, 6.5 and 3.6% of the norm with 1 to 4 bits.  The second is 0.
+    See docs/few_bits.md.
 
     Accuracy: in float32 errors observed stay below 1.7, 2.8 and 5.2 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
@@ -63,6 +72,7 @@ def gelu(x: jax.typing.ArrayLike, approximate: bool = True) -> jax.Array:
 
     Raises:
       TypeError: ``x`` is complex.
+      ValueError: ``bits`` is none of these.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -72,12 +82,18 @@ def gelu(x: jax.typing.ArrayLike, approximate: bool = True) -> jax.Array:
       Array([-7.6198530e-23, -1.5865526e-01,  8.4134471e-01], dtype=float32)
       >>> jax.grad(fs.gelu)(1e30)  # jax.nn.gelu: nan
       Array(1., dtype=float32, weak_type=True)
+      >>> _, vjp = jax.vjp(lambda x: fs.gelu(x, bits=3), jnp.ones((4, 1024)))
+      >>> sum(kept.nbytes for kept in jax.tree.leaves(vjp))  # of 16384
+      1536
 
     References:
       Hendrycks and Gimpel, `Gaussian Error Linear Units (GELUs)
       <https://arxiv.org/abs/1606.08415>`_, 2016.
+
+      Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
+      Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
-    return (_tanh_form if approximate else _exact)(as_floating("gelu", x))
+    return _GELU_RULES[bool(approximate)](bits)(as_floating("gelu", x))
 
 
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -324,3 +340,7 @@ def _tanh_third(x: jax.Array) -> jax.Array:
 _tanh_bend: Callable = elementwise(_tanh_curvature, _tanh_third)
 _tanh_first: Callable = elementwise(_tanh_slope, _tanh_bend)
 _tanh_form: Callable = elementwise(_tanh_value, _tanh_first, "gelu")
+_GELU_RULES = {
+    True: few_bit(_tanh_form, "gelu"),
+    False: few_bit(_exact, "gelu(approximate=False)"),
+}

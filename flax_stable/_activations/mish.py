@@ -1,5 +1,6 @@
 """`mish`."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 
 from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial
 from ._elementwise import as_floating, elementwise
+from ._few_bit import few_bit
 
 
-@jax.jit
-def mish(x: jax.typing.ArrayLike) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="bits")
+def mish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     r"""A self-regularized activation, as `jax.nn.mish`.
 
     .. math::
@@ -21,6 +23,8 @@ def mish(x: jax.typing.ArrayLike) -> jax.Array:
       x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
         round once, also in derivatives; integers, booleans and Python numbers promote
         to floating point as `jax.numpy.tanh` promotes them.
+      bits: 1, 2, 3 or 4 keeps a code of so many bits for each element for the backward
+        pass, and approximates the derivative; ``None`` keeps the input.
 
     Returns:
       An array of the shape of ``x`` and of its (promoted) dtype.
@@ -33,7 +37,11 @@ def mish(x: jax.typing.ArrayLike) -> jax.Array:
     Limits: 0 (where that of `jax.nn` is NaN) and inf in value, 0 and 1 in the first
     derivative, 0 in the second.  NaN gives NaN.
 
-    Residual: the input.
+    Residual: the input.  With ``bits`` it is a code of so many bits for each element,
+    packed along the last axis; the first derivative, in forward mode too, is then a
+    step function: of those of 2^bits steps the closest one for a standard normal input,
+    off by 27, 13, 6.1 and 3.1% of the norm with 1 to 4 bits.  The second is 0.
+    See docs/few_bits.md.
 
     Accuracy: in float32 errors observed stay below 1.6, 3.2 and 4.7 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
@@ -42,6 +50,7 @@ def mish(x: jax.typing.ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: ``x`` is complex.
+      ValueError: ``bits`` is none of these.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -53,8 +62,11 @@ def mish(x: jax.typing.ArrayLike) -> jax.Array:
     References:
       Misra, `Mish: A Self Regularized Non-Monotonic Activation Function
       <https://arxiv.org/abs/1908.08681>`_, 2019.
+
+      Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
+      Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
-    return _mish(as_floating("mish", x))
+    return _mish_rule(bits)(as_floating("mish", x))
 
 
 def _mish_value(x: jax.Array) -> jax.Array:
@@ -209,3 +221,4 @@ _mish: Callable = elementwise(
     elementwise(_mish_slope, elementwise(_mish_curvature, _third)),
     "mish",
 )
+_mish_rule = few_bit(_mish, "mish")

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._precision import expm1, polynomial
 from ._elementwise import as_floating, by_residual, elementwise
+from ._few_bit import few_bit
 
 
 @functools.partial(jax.jit, static_argnames="residual")
@@ -67,8 +68,10 @@ def sigmoid(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
     return by_residual("sigmoid", _SIGMOID_RULES, residual)(as_floating("sigmoid", x))
 
 
-@functools.partial(jax.jit, static_argnames="residual")
-def tanh(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("residual", "bits"))
+def tanh(
+    x: jax.typing.ArrayLike, *, residual: str = "input", bits: int | None = None
+) -> jax.Array:
     r"""The hyperbolic tangent, as `jax.nn.tanh`.
 
     .. math::
@@ -79,6 +82,8 @@ def tanh(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
         round once, also in derivatives; integers, booleans and Python numbers promote
         to floating point as `jax.numpy.tanh` promotes them.
       residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+      bits: 1, 2, 3 or 4 keeps a code of so many bits for each element for the backward
+        pass instead, and approximates the derivative.
 
     Returns:
       An array of the shape of ``x`` and of its (promoted) dtype.
@@ -94,7 +99,11 @@ def tanh(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
     :math:`(1 - y)(1 + y)`, and higher ones are derivatives of that.  Its error stays
     below 4 ULP in float32 and 2 in 16 bits up to ``|x| = 1`` and grows as
     :math:`e^{2|x|}` from there; from 9.1 (in float16 4.6, in bfloat16 3.5) the
-    derivative is 0.
+    derivative is 0.  With ``bits`` it is a code of so many bits for each element,
+    packed along the last axis; the first derivative, in forward mode too, is then a
+    step function of the magnitude: of those of 2^bits steps the closest one for a
+    standard normal input, off by 21, 10, 5.1 and 2.5% of the norm with 1 to 4 bits.
+    The second is 0.  See docs/few_bits.md.
 
     Accuracy: in float32 errors observed stay below 1.4, 2.4 and 3.7 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
@@ -103,7 +112,8 @@ def tanh(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
 
     Raises:
       TypeError: ``x`` is complex.
-      ValueError: ``residual`` is neither of the two.
+      ValueError: ``residual`` is neither of the two, or ``bits`` is none of these or
+        comes with ``residual``.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -116,8 +126,19 @@ def tanh(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
       Higham, `Accuracy and Stability of Numerical Algorithms
       <https://doi.org/10.1137/1.9780898718027>`_, 2nd edition, 2002, chapter 1:
       formulas that do not cancel.
+
+      Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
+      Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
-    return by_residual("tanh", _TANH_RULES, residual)(as_floating("tanh", x))
+    rule = by_residual("tanh", _TANH_RULES, residual)
+    if bits is not None:
+        if residual != "input":
+            raise ValueError(
+                f"tanh keeps either its {residual} or bits={bits}, but got both. Leave "
+                "one of them out."
+            )
+        rule = _tanh_rule(bits)
+    return rule(as_floating("tanh", x))
 
 
 def _sigmoid_value(x: jax.Array) -> jax.Array:
@@ -195,3 +216,4 @@ _TANH_RULES: dict[str, Callable] = {
         coarse=jnp.tanh,
     ),
 }
+_tanh_rule = few_bit(_tanh, "tanh", even=True)

@@ -1,5 +1,6 @@
 """`silu`, which is also called `swish`."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,11 +9,12 @@ import numpy as np
 
 from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial
 from ._elementwise import as_floating, elementwise
+from ._few_bit import few_bit
 from .sigmoid import sigmoid_slope, tanh
 
 
-@jax.jit
-def silu(x: jax.typing.ArrayLike) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="bits")
+def silu(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     r"""The sigmoid-weighted linear unit, as `jax.nn.silu` (or `swish`).
 
     .. math::
@@ -22,6 +24,8 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
       x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
         round once, also in derivatives; integers, booleans and Python numbers promote
         to floating point as `jax.numpy.tanh` promotes them.
+      bits: 1, 2, 3 or 4 keeps a code of so many bits for each element for the backward
+        pass, and approximates the derivative; ``None`` keeps the input.
 
     Returns:
       An array of the shape of ``x`` and of its (promoted) dtype.
@@ -34,7 +38,11 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
     Limits: 0 (where that of `jax.nn` is NaN) and inf in value, 0 and 1 in the first
     derivative, 0 in the second.  NaN gives NaN.
 
-    Residual: the input.
+    Residual: the input.  With ``bits`` it is a code of so many bits for each element,
+    packed along the last axis; the first derivative, in forward mode too, is then a
+    step function: of those of 2^bits steps the closest one for a standard normal input,
+    off by 29, 14, 7.1 and 3.5% of the norm with 1 to 4 bits.  The second is 0.
+    See docs/few_bits.md.
 
     Accuracy: in float32 errors observed stay below 1.3, 3.3 and 4.3 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
@@ -43,6 +51,7 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: ``x`` is complex.
+      ValueError: ``bits`` is none of these.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -55,8 +64,11 @@ def silu(x: jax.typing.ArrayLike) -> jax.Array:
       Elfwing et al., `Sigmoid-Weighted Linear Units for Neural Network Function
       Approximation in Reinforcement Learning
       <https://arxiv.org/abs/1702.03118>`_, 2017.
+
+      Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
+      Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
-    return _silu(as_floating("silu", x))
+    return _silu_rule(bits)(as_floating("silu", x))
 
 
 swish = silu
@@ -145,3 +157,4 @@ _silu: Callable = elementwise(
     elementwise(_silu_slope, elementwise(_silu_curvature, _third)),
     "silu",
 )
+_silu_rule = few_bit(_silu, "silu")

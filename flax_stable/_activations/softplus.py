@@ -1,5 +1,6 @@
 """`softplus`, its inverse and `log_sigmoid`."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,12 +19,18 @@ from .._precision import (
     widen,
 )
 from ._elementwise import as_floating, elementwise, named, whole
+from ._few_bit import few_bit
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
 from ._parametric import parametric, with_parameters
 from .sigmoid import sigmoid, sigmoid_slope, tanh
 
 
-def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.Array:
+def softplus(
+    x: jax.typing.ArrayLike,
+    beta: jax.typing.ArrayLike = 1.0,
+    *,
+    bits: int | None = None,
+) -> jax.Array:
     r"""The smooth positive part, as `jax.nn.softplus`, and with PyTorch's ``beta``.
 
     .. math::
@@ -38,6 +45,9 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
         broadcasts against ``x``, with which it promotes as a factor would; bfloat16 and
         float16 inputs use it in float32.  It is differentiable: its cotangent is summed
         over the axes that it lacks.
+      bits: 1, 2, 3 or 4 keeps a code of so many bits for each element for the backward
+        pass instead, and approximates the derivative.  It takes the Python number 1 for
+        ``beta``.
 
     Returns:
       An array of the broadcast shape and the promoted dtype of both.
@@ -52,7 +62,11 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
 
     Residual: the output, which the next layer keeps anyway; in 16 bits and less, where
     it is too coarse for the derivative, and before JAX 0.12, the input.  With a
-    ``beta`` other than the Python number 1, the input (and ``beta`` as it came).
+    ``beta`` other than the Python number 1, the input (and ``beta`` as it came).  With
+    ``bits`` it is a code of so many bits for each element, packed along the last axis;
+    the first derivative, in forward mode too, is then a step function: of those of
+    2^bits steps the closest one for a standard normal input, off by 21, 11, 5.7 and
+    2.9% of the norm with 1 to 4 bits.  The second is 0.  See docs/few_bits.md.
 
     Accuracy: in float32 errors observed stay below 1.7, 2.5 and 2.4 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
@@ -63,7 +77,8 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
 
     Raises:
       TypeError: ``x`` or the parameter is complex.
-      ValueError: the shapes do not broadcast.
+      ValueError: the shapes do not broadcast, or ``bits`` is none of these or comes
+        with another ``beta``.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -77,16 +92,24 @@ def softplus(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike = 1.0) -> jax.A
     References:
       Dugas et al., `Incorporating Second-Order Functional Knowledge for Better Option
       Pricing <https://papers.nips.cc/paper/1920>`_, 2000.
+
+      Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
+      Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
     # The usual parameter costs nothing, if it is known before JAX sees it.
     if type(beta) in (int, float) and beta == 1:
-        return _compiled(x)
+        return _compiled(x, bits)
+    if bits is not None:
+        raise ValueError(
+            f"softplus keeps bits={bits} only with the number 1 for beta, but got beta="
+            f"{beta}. Write softplus(beta * x, bits={bits}) / beta."
+        )
     return _compiled_in_both(x, beta)
 
 
-@jax.jit
-def _compiled(x: jax.typing.ArrayLike) -> jax.Array:
-    return _softplus(as_floating("softplus", x))
+@functools.partial(jax.jit, static_argnums=1)
+def _compiled(x: jax.typing.ArrayLike, bits: int | None) -> jax.Array:
+    return _softplus_rule(bits)(as_floating("softplus", x))
 
 
 @jax.jit
@@ -136,6 +159,7 @@ def _softplus_bwd(kept, g):
 
 
 _softplus.defvjp(_softplus_fwd, _softplus_bwd)
+_softplus_rule = few_bit(_softplus, "softplus")
 
 
 def _held(x: jax.Array, beta: jax.Array) -> jax.Array:

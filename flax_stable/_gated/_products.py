@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._activations._elementwise import named, whole
+from .._activations._few_bit import assert_bits, optimal_steps
 from .._activations.gelu import exponent_parts
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._custom_vjp import custom_vjp
@@ -63,6 +64,53 @@ def gated(
 
     unit.defvjp(fwd, bwd)
     return unit
+
+
+def few_bit_gated(exact: Callable, name: str, *activation: Callable) -> Callable:
+    """The rules of a unit by the number of bits: ``exact`` for ``None``.
+
+    The others keep a code of the gate, for a step function in place of the derivative
+    of the ``activation``, which comes as NumPy functions: it and its derivative.  The
+    activation itself is what the output is over the value; where that is 0 it is a step
+    function as well.
+    """
+
+    @functools.cache
+    def rule(bits: int | None) -> Callable:
+        if bits is None:
+            return exact
+        assert_bits(name, bits)
+        value, derivative = activation
+        steps = optimal_steps(bits, derivative, value)
+
+        @custom_vjp
+        def unit(x, gate):
+            return exact(x, gate)
+
+        def fwd(x, gate):
+            y = unit(x, gate)
+            return y, (x, y, steps.pack(gate), jax.typeof(gate))
+
+        def bwd(kept, g):
+            *arrays, gate_type = kept
+            x, y, packed = named(arrays, name)
+            wide = widen(x)
+            slope, level = steps.values(packed, wide)
+            zero = jnp.abs(wide) < jnp.finfo(x.dtype).tiny
+            factor = jnp.where(zero, level, widen(y) / jnp.where(zero, 1, wide))
+
+            def push_forward(x_dot, gate_dot):
+                tangent = factor * widen(x_dot) + wide * slope * widen(gate_dot)
+                return tangent.astype(g.dtype)
+
+            # As in `gated`.
+            cotangents = jax.linear_transpose(push_forward, x, gate_type)(g)
+            return tuple(narrow(ct, x) for ct in cotangents)
+
+        unit.defvjp(fwd, bwd)
+        return unit
+
+    return rule
 
 
 def fading(

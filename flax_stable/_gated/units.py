@@ -12,9 +12,11 @@ from .._activations.normal import INVERSE_SQRT_2PI
 from .._activations.piecewise import relu
 from .._activations.sigmoid import sigmoid
 from .._activations.silu import silu
+from ..testing.references import REFERENCES
 from ._products import (
     cubic_ratios,
     exponential,
+    few_bit_gated,
     flat,
     gated,
     gaussian,
@@ -79,12 +81,13 @@ def glu(
     return _glu(*_value_and_gate("glu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@functools.partial(jax.jit, static_argnames=("axis", "bits"))
 def swiglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
     *,
     gate: jax.typing.ArrayLike | None = None,
+    bits: int | None = None,
 ) -> jax.Array:
     r"""The gated linear unit with `flax_stable.silu` in place of the sigmoid.
 
@@ -98,6 +101,8 @@ def swiglu(
         Python numbers promote to floating point.
       axis: the axis to halve, of no account with a ``gate``.
       gate: the gate, an array of the shape of ``x``; the two promote as in a product.
+      bits: 1, 2, 3 or 4 keeps of the gate a code of so many bits for each element for
+        the backward pass, and approximates the derivative by it; ``None`` keeps it.
 
     Returns:
       An array of the shape of the value and of the (promoted) dtype.
@@ -108,7 +113,13 @@ def swiglu(
     Limits: those of the product.  An infinite value stays infinite, but gives NaN with
     a gate of 0 or -inf, where the factor is 0 itself.  NaN gives NaN.
 
-    Residual: the value and the gate.
+    Residual: the value and the gate.  With ``bits`` it is the value, the
+    output (which the next layer keeps anyway) and, in place of the gate, a code of so
+    many bits for each element, packed along the last axis.  The derivative by the
+    value is then that of the rounded output, if the value is not 0; the one by the gate
+    has, in forward mode too, a step function for that of silu: of those of 2^bits steps
+    the closest one for a standard normal gate, off by 29, 14, 7.1 and 3.5% of the norm
+    with 1 to 4 bits.  The second by the gate is 0.  See docs/few_bits.md.
 
     Accuracy: products of two rounded numbers.  In float32 errors observed stay below
     2.4, 4.1 and 4.3 ULP in value, first and second derivative, in float16 and bfloat16
@@ -118,7 +129,7 @@ def swiglu(
     Raises:
       TypeError: ``x`` or ``gate`` is complex, or their dtypes do not promote.
       ValueError: ``axis`` is none of ``x``, its size there is odd, or ``gate`` has
-        another shape.
+        another shape, or ``bits`` is none of these.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -130,8 +141,11 @@ def swiglu(
     References:
       Shazeer, `GLU Variants Improve Transformer
       <https://arxiv.org/abs/2002.05202>`_, 2020.
+
+      Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
+      Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
-    return _swiglu(*_value_and_gate("swiglu", x, axis, gate))
+    return _swiglu_rule(bits)(*_value_and_gate("swiglu", x, axis, gate))
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "approximate"))
@@ -296,6 +310,7 @@ _swiglu: Callable = gated(
     exponential(lambda x: 2 - jnp.abs(x)),
     name="swiglu",
 )
+_swiglu_rule = few_bit_gated(_swiglu, "swiglu", *REFERENCES["silu"][:2])
 _geglu: Callable = gated(
     gelu,
     tanh_form(lambda x: x, rise=0.5),

@@ -30,6 +30,8 @@ class GELU(nn.Module):
 
     Attributes:
       approximate: whether to take the form with tanh, as the function does by default.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -38,9 +40,10 @@ class GELU(nn.Module):
     """
 
     approximate: bool = True
+    bits: int | None = None
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return gelu(x, self.approximate)
+        return gelu(x, self.approximate, bits=self.bits)
 
 
 class HardSigmoid(nn.Module):
@@ -186,14 +189,20 @@ class Mish(nn.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Attributes:
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.linen.Mish().apply({}, jnp.array([-100.0, 0.0, 100.0]))
       Array([ -0.,   0., 100.], dtype=float32)
     """
 
+    bits: int | None = None
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return mish(x)
+        return mish(x, bits=self.bits)
 
 
 class ReLU(nn.Module):
@@ -281,14 +290,20 @@ class SiLU(nn.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Attributes:
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.linen.SiLU().apply({}, jnp.array([-100.0, 0.0, 100.0]))
       Array([ -0.,   0., 100.], dtype=float32)
     """
 
+    bits: int | None = None
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return silu(x)
+        return silu(x, bits=self.bits)
 
 
 Swish = SiLU
@@ -346,6 +361,8 @@ class Tanh(nn.Module):
 
     Attributes:
       residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -354,6 +371,7 @@ class Tanh(nn.Module):
     """
 
     residual: str = "input"
+    bits: int | None = None
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return tanh(x, residual=self.residual)
+        return tanh(x, residual=self.residual, bits=self.bits)

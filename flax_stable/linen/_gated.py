@@ -92,6 +92,8 @@ class SwiGLU(nn.Module):
 
     Attributes:
       axis: the axis to halve.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -100,10 +102,11 @@ class SwiGLU(nn.Module):
     """
 
     axis: int = -1
+    bits: int | None = None
 
     def __call__(
         self,
         x: jax.typing.ArrayLike,
         gate: jax.typing.ArrayLike | None = None,
     ) -> jax.Array:
-        return swiglu(x, self.axis, gate=gate)
+        return swiglu(x, self.axis, gate=gate, bits=self.bits)

@@ -229,6 +229,9 @@ class Softplus(nn.Module):
       param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
         against the inputs.
       param_dtype: the dtype of the parameter, a real floating one.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4, with the
+        number 1 for ``beta`` alone.
 
     Raises:
       ValueError: the number is not finite, or has a shape without being learnable.
@@ -245,10 +248,11 @@ class Softplus(nn.Module):
     learnable: bool = False
     param_shape: Sequence[int] = ()
     param_dtype: Dtype = jnp.float32
+    bits: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return softplus(x, _number(self, "beta", x))
+        return softplus(x, _number(self, "beta", x), bits=self.bits)
 
 
 class Squareplus(nn.Module):

@@ -30,6 +30,9 @@ from ._gated import GLU as GLU
 from ._gated import GeGLU as GeGLU
 from ._gated import ReGLU as ReGLU
 from ._gated import SwiGLU as SwiGLU
+from ._gradient import GradientReversal as GradientReversal
+from ._gradient import StraightThroughRound as StraightThroughRound
+from ._gradient import StraightThroughSign as StraightThroughSign
 from ._parametric import CELU as CELU
 from ._parametric import ELU as ELU
 from ._parametric import LeakyReLU as LeakyReLU

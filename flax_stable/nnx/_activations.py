@@ -30,6 +30,8 @@ class GELU(nnx.Module):
 
     Args:
       approximate: whether to take the form with tanh, as the function does by default.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -37,11 +39,12 @@ class GELU(nnx.Module):
       Array([0.  , 0.84], dtype=float32)
     """
 
-    def __init__(self, approximate: bool = True):
+    def __init__(self, approximate: bool = True, *, bits: int | None = None):
         self.approximate = approximate
+        self.bits = bits
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return gelu(x, self.approximate)
+        return gelu(x, self.approximate, bits=self.bits)
 
 
 class HardSigmoid(nnx.Module):
@@ -187,14 +190,21 @@ class Mish(nnx.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Args:
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.nnx.Mish()(jnp.array([-100.0, 0.0, 100.0]))
       Array([ -0.,   0., 100.], dtype=float32)
     """
 
+    def __init__(self, *, bits: int | None = None):
+        self.bits = bits
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return mish(x)
+        return mish(x, bits=self.bits)
 
 
 class ReLU(nnx.Module):
@@ -283,14 +293,21 @@ class SiLU(nnx.Module):
 
     Shapes, dtypes, derivatives, accuracy and errors are those of the function.
 
+    Args:
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
+
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.nnx.SiLU()(jnp.array([-100.0, 0.0, 100.0]))
       Array([ -0.,   0., 100.], dtype=float32)
     """
 
+    def __init__(self, *, bits: int | None = None):
+        self.bits = bits
+
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return silu(x)
+        return silu(x, bits=self.bits)
 
 
 Swish = SiLU
@@ -348,6 +365,8 @@ class Tanh(nnx.Module):
 
     Args:
       residual: what the backward pass keeps, ``"input"`` or ``"output"``.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -355,8 +374,9 @@ class Tanh(nnx.Module):
       Array([-1.,  0.,  1.], dtype=float32)
     """
 
-    def __init__(self, residual: str = "input"):
+    def __init__(self, residual: str = "input", *, bits: int | None = None):
         self.residual = residual
+        self.bits = bits
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return tanh(x, residual=self.residual)
+        return tanh(x, residual=self.residual, bits=self.bits)

@@ -95,6 +95,8 @@ class SwiGLU(nnx.Module):
 
     Args:
       axis: the axis to halve.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -102,12 +104,13 @@ class SwiGLU(nnx.Module):
       Array([  0., 200.], dtype=float32)
     """
 
-    def __init__(self, axis: int = -1):
+    def __init__(self, axis: int = -1, *, bits: int | None = None):
         self.axis = axis
+        self.bits = bits
 
     def __call__(
         self,
         x: jax.typing.ArrayLike,
         gate: jax.typing.ArrayLike | None = None,
     ) -> jax.Array:
-        return swiglu(x, self.axis, gate=gate)
+        return swiglu(x, self.axis, gate=gate, bits=self.bits)

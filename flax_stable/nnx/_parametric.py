@@ -263,6 +263,9 @@ class Softplus(nnx.Module):
       param_shape: the shape of the parameter, such as ``(features,)``, which broadcasts
         against the inputs.
       param_dtype: the dtype of the parameter, a real floating one.
+      bits: of how many bits of an element the backward pass keeps a code, if it
+        approximates the derivative: 1, 2, 3 or 4, with the
+        number 1 for ``beta`` alone.
 
     Raises:
       ValueError: the number is not finite, or has a shape without being learnable.
@@ -281,11 +284,13 @@ class Softplus(nnx.Module):
         learnable: bool = False,
         param_shape: Sequence[int] = (),
         param_dtype: Dtype = jnp.float32,
+        bits: int | None = None,
     ):
         self.beta = _number(self, "beta", beta, learnable, param_shape, param_dtype)
+        self.bits = bits
 
     def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
-        return softplus(x, _value(self.beta, x))
+        return softplus(x, _value(self.beta, x), bits=self.bits)
 
 
 class Squareplus(nnx.Module):

@@ -13,6 +13,7 @@ from ._collectives import Traffic, collectives
 from ._layout import Placement, assert_fits, shardings
 from ._placement import describe_axes, named_leaves
 from ._processes import to_every_host, to_host
+from ._table import aligned
 
 
 class LeafDifference(NamedTuple):
@@ -81,43 +82,32 @@ class GradientReport(NamedTuple):
     rows: tuple[GradientRow, ...]
 
     def __str__(self) -> str:
-        cells: list[tuple[str, ...]] = [
-            (
-                "placement",
-                "mesh",
-                "max relative",
-                "max ULP",
-                "worst leaf",
-                "devices",
-                "collectives",
-            )
-        ]
-        for i, row in enumerate(self.rows):
-            moved = ", ".join(
-                f"{traffic.times} {kind} ({traffic.bytes:,} B)"
-                for kind, traffic in row.collectives.items()
-            )
-            cells.append(
-                (
-                    row.placement,
-                    row.mesh,
-                    f"{row.relative:.1e}" if i else "reference",
-                    f"{row.ulp:.3g}" if i else "",
-                    row.worst if i else "",
-                    str(len(row.devices)),
-                    moved or "none",
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        cells.insert(1, tuple("-" * width for width in widths))
-        return "\n".join(
-            "  ".join(
-                # Numbers line up on the right.
-                cell.rjust(width) if column in (2, 3, 5) else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
+        header = (
+            "placement",
+            "mesh",
+            "max relative",
+            "max ULP",
+            "worst leaf",
+            "devices",
+            "collectives",
         )
+        cells = [
+            (
+                row.placement,
+                row.mesh,
+                f"{row.relative:.1e}" if i else "reference",
+                f"{row.ulp:.3g}" if i else "",
+                row.worst if i else "",
+                str(len(row.devices)),
+                ", ".join(
+                    f"{traffic.times} {kind} ({traffic.bytes:,} B)"
+                    for kind, traffic in row.collectives.items()
+                )
+                or "none",
+            )
+            for i, row in enumerate(self.rows)
+        ]
+        return aligned(header, cells, right=(2, 3, 5))
 
 
 def assert_same_gradients(

@@ -2,7 +2,7 @@
 
 import flax_stable as fs
 
-EXACT, SMALL = {"approximate": False}, {"epsilon": 0.1}
+EXACT, SMALL, BITS = {"approximate": False}, {"epsilon": 0.1}, {"bits": 3}
 # Each module, its fields, and the function with these numbers.
 CASES = [
     ("CELU", {}, fs.celu, {}),
@@ -16,6 +16,8 @@ CASES = [
     ("GeGLU", {"axis": 0, "approximate": False}, fs.geglu, {"axis": 0} | EXACT),
     ("ReGLU", {"axis": 0}, fs.reglu, {"axis": 0}),
     ("SwiGLU", {"axis": 0}, fs.swiglu, {"axis": 0}),
+    ("GradientReversal", {}, fs.gradient.reverse_gradient, {}),
+    ("GradientReversal", {"scale": 2}, fs.gradient.reverse_gradient, {"scale": 2.0}),
     ("HardSiLU", {}, fs.hard_silu, {}),
     ("HardSigmoid", {}, fs.hard_sigmoid, {}),
     ("HardSwish", {}, fs.hard_swish, {}),
@@ -43,6 +45,8 @@ CASES = [
     ("SparseSigmoid", {}, fs.sparse_sigmoid, {}),
     ("Standardize", {}, fs.standardize, {}),
     ("Standardize", {"axis": 0} | SMALL, fs.standardize, {"axis": 0} | SMALL),
+    ("StraightThroughRound", {}, fs.gradient.straight_through_round, {}),
+    ("StraightThroughSign", {}, fs.gradient.straight_through_sign, {}),
     ("Swish", {}, fs.swish, {}),
     ("Tanh", {}, fs.tanh, {}),
     ("Tanh", {"residual": "output"}, fs.tanh, {"residual": "output"}),
@@ -57,4 +61,10 @@ CASES = [
     ("Softplus", {"beta": 2.0}, fs.softplus, {"beta": 2.0}),
     ("Squareplus", {}, fs.squareplus, {}),
     ("Squareplus", {"b": 1}, fs.squareplus, {"b": 1.0}),
+    ("GELU", EXACT | BITS, fs.gelu, EXACT | BITS),
+    ("Mish", BITS, fs.mish, BITS),
+    ("SiLU", BITS, fs.silu, BITS),
+    ("Softplus", BITS, fs.softplus, BITS),
+    ("Tanh", BITS, fs.tanh, BITS),
+    ("SwiGLU", BITS, fs.swiglu, BITS),
 ]

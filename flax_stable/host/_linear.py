@@ -1,0 +1,159 @@
+"""The derivative of a host function: a linear map that JAX cannot look into."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._callback import (
+    Host,
+    call,
+    check_structure,
+    checked,
+    is_float,
+    laid_out,
+    of_floats,
+    run,
+    struct,
+)
+
+
+def opaque(push_forward: Callable, pull_back: Callable, x: list, like: list) -> list:
+    """``push_forward(x)``, of types ``like``, whose transpose is ``pull_back``.
+
+    Of the functions that JAX has for linear maps it cannot look into,
+    `jax.lax.custom_linear_solve` is the one that vmap knows.  That it solves something
+    plays no role.  What it maps has one space: argument and result side by side.
+    """
+    if not x or not like:
+        return like
+    # JAX transposes it only if each of what it solves for depends on what moves: all of
+    # them depend on all, if but in name.
+    sums = [jnp.where(False, jnp.real(jnp.sum(v)), 0).astype(np.float32) for v in x]
+    nothing = sum(sums[1:], sums[0])
+    x = [v + nothing.astype(v.dtype) for v in x]
+    beside = [jnp.zeros_like(y) + nothing.astype(y.dtype) for y in like]
+    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+    _, y = lax.custom_linear_solve(
+        lambda both: both,
+        (x, beside),
+        lambda _, both: (zeros(x), push_forward(both[0])),
+        lambda _, both: (pull_back(both[1]), zeros(like)),
+    )
+    return y
+
+
+def differential(
+    host: Host, point: tuple[tuple, Any], vectors: list, transposed: bool = False
+) -> list:
+    """The Jacobian or its transpose times vectors, lists of the floating leaves.
+
+    The point is where it is taken: the arguments and the output.
+    """
+    flat, tree = jax.tree.flatten(point)
+    args_types, out_types = jax.tree.map(struct, point)
+
+    def jvp(batch, args, out, tangents):
+        what = f"jvp of host function {host.name}"
+        tangents = _with_none(tangents, args_types)
+        found = run(what, host.jvp, args, out, tangents)
+        return _moves(what, found, out_types, batch, "as the output is")
+
+    def vjp(batch, args, out, g):
+        what = f"vjp of host function {host.name}"
+        found = run(what, host.vjp, args, out, _with_none(g, out_types))
+        if not isinstance(found, (tuple, list)) or len(found) != len(args):
+            length = f" of length {len(found)}" if isinstance(found, tuple) else ""
+            raise TypeError(
+                f"{what} must return a tuple of {len(args)} cotangents, one for each "
+                f"argument, but it returned a {type(found).__name__}{length}."
+            )
+        leaves = []
+        for i, (ct, types) in enumerate(zip(found, args_types, strict=True)):
+            leaves += _moves(what, ct, types, batch, f"as argument {i} is")
+        return leaves
+
+    given: Any
+    given, rule, other = (host.vjp, vjp, jvp) if transposed else (host.jvp, jvp, vjp)
+    types = args_types if transposed else out_types
+    results = of_floats(types, types)
+
+    def evaluate(batch, *arrays):
+        args, out = jax.tree.unflatten(tree, arrays[: len(flat)])
+        vectors = list(arrays[len(flat) :])
+        if given is not None:
+            return rule(batch, args, out, vectors)
+        by_other = functools.partial(other, batch, args, out)
+        return _transposed(by_other, host.name, results, batch, vectors)
+
+    found = call(evaluate, results, host.vmap_method, [*flat, *vectors])
+    if not transposed:
+        return found
+    args = of_floats(point[0], point[0])
+    return [laid_out(*pair) for pair in zip(found, args, strict=True)]
+
+
+def _with_none(floats: list, types: Any) -> Any:
+    """A tree of the floating leaves, with None in place of the others."""
+    leaves = iter(floats)
+    return jax.tree.map(lambda t: next(leaves) if is_float(t) else None, types)
+
+
+def _moves(what: str, found: Any, types: Any, batch: tuple, because: str) -> list:
+    """The floating leaves of a tangent or cotangent, checked; None stands for zeros."""
+    if found is None:
+        found = jax.tree.map(lambda _: None, types)
+    leaves, tree = jax.tree.flatten(found, is_leaf=lambda x: x is None)
+    check_structure(what, tree, jax.tree.structure(types), because)
+    return [
+        np.zeros((*batch, *t.shape), t.dtype)
+        if y is None
+        else checked(what, y, t, batch, because)
+        for y, t in zip(leaves, jax.tree.leaves(types), strict=True)
+        if is_float(t)
+    ]
+
+
+def _transposed(
+    linear: Callable, name: str, types: list, batch: tuple, vectors: list
+) -> list:
+    """The transpose of ``linear``, which takes ``types``, times vectors of its results.
+
+    It evaluates ``linear`` at every unit vector, and at one more to see that it is.
+    """
+    weights = np.random.default_rng(0)
+    found = [np.zeros((*batch, *t.shape), t.dtype) for t in types]
+    probe = [np.zeros_like(x) for x in found]
+    total: Any = 0
+    scale: Any = 0
+    for k, t in enumerate(types):
+        for index in np.ndindex(t.shape):
+            unit = [np.zeros_like(x) for x in found]
+            unit[k][(..., *index)] = 1
+            image = [_wide(y) for y in linear(unit)]
+            found[k][(..., *index)] = sum(
+                np.sum(_wide(v) * y, tuple(range(len(batch), y.ndim)))
+                for v, y in zip(vectors, image, strict=True)
+            )
+            weight = weights.uniform(-1, 1) * 1000
+            probe[k][(..., *index)] = weight
+            flat = np.concatenate([y.ravel() for y in image])
+            total, scale = total + weight * flat, scale + abs(weight * flat)
+    if found and any(x.size for x in found):
+        sums = np.concatenate([_wide(y).ravel() for y in linear(probe)])
+        tolerance = max(float(jnp.finfo(t.dtype).eps) for t in types) ** 0.5
+        if np.any(abs(sums - total) > tolerance * scale):
+            raise TypeError(
+                f"vjp or jvp of host function {name} is not linear in what it "
+                "multiplies, so the other mode cannot be had from it. Give both, or "
+                "forward_mode=False with a vjp that is meant to be so."
+            )
+    return found
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x if np.iscomplexobj(x) else x.astype(np.float64)

@@ -1,0 +1,1 @@
+"""The parts of `check_rule`: points, derivatives, what to expect, and the judgment."""

@@ -1,0 +1,244 @@
+"""Right rules, none of which a checker may reject."""
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import flax_stable as fs
+from flax_stable.testing import REFERENCES
+
+
+class Right(NamedTuple):
+    rule: Callable
+    args: tuple
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+X = np.float32(0.5)
+Y = np.float32(-1.25)
+ROW = np.array([0.5, -1.25, 2.0], np.float32)
+SQUARE = np.array([[0.5, -1.25], [2.0, 0.75]], np.float32)
+# What takes longest to compile.
+PLACES = ("Auto mesh", "Explicit mesh", "shard_map")
+POSITIVE = {"domain": (0, np.inf)}
+
+
+def with_rule(fn: Callable, fwd: Callable, bwd: Callable, decorator=fs.custom_vjp):
+    rule = decorator(fn)
+    rule.defvjp(fwd, bwd)
+    return rule
+
+
+# Of one number.
+sine = with_rule(
+    lambda x: jnp.sin(x),
+    lambda x: (jnp.sin(x), x),
+    lambda x, g: (g * jnp.cos(x),),
+)
+reverse_sine = with_rule(
+    lambda x: jnp.sin(x),
+    lambda x: (jnp.sin(x), jnp.cos(x)),
+    lambda c, g: (g * c,),
+    jax.custom_vjp,
+)
+
+
+def stable_softplus(x):
+    return jnp.logaddexp(x, jnp.zeros_like(x))
+
+
+@fs.custom_vjp
+def softplus(x):
+    return stable_softplus(x)
+
+
+@fs.custom_vjp
+def slope_from_output(y):
+    return -jnp.expm1(-y)
+
+
+softplus.defvjp(
+    lambda x: (y := softplus(x), y), lambda y, g: (g * slope_from_output(y),)
+)
+slope_from_output.defvjp(
+    lambda y: (slope_from_output(y), y), lambda y, g: (g * jnp.exp(-y),)
+)
+
+
+@jax.custom_jvp
+def logarithm(x):
+    return jnp.log(x)
+
+
+logarithm.defjvps(lambda dx, y, x: dx / x)
+
+
+@jax.custom_jvp
+def huber(x):
+    return jnp.where(jnp.abs(x) < 1, x * x / 2, jnp.abs(x) - 0.5)
+
+
+@huber.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return huber(x), jnp.clip(x, -1, 1) * dx
+
+
+absolute = with_rule(
+    lambda x: jnp.abs(x),
+    lambda x: (jnp.abs(x), jnp.sign(x)),
+    lambda sign, g: (g * sign,),
+)
+identity = with_rule(lambda x: x, lambda x: (x, None), lambda _, g: (g,))
+reciprocal = with_rule(
+    lambda x: 1 / x, lambda x: (1 / x, 1 / x), lambda y, g: (-g * y * y,)
+)
+step = with_rule(
+    lambda x: jnp.sign(x), lambda x: (jnp.sign(x), None), lambda _, g: (0 * g,)
+)
+
+
+def scaled(factor: float) -> Callable:
+    """What is not differentiated is closed over."""
+    return with_rule(
+        lambda x: factor * jnp.tanh(x) ** 3,
+        lambda x: (factor * jnp.tanh(x) ** 3, x),
+        lambda x, g: (3 * factor * g * jnp.tanh(x) ** 2 / jnp.cosh(x) ** 2,),
+    )
+
+
+# Of several numbers, arrays and integers.
+product = with_rule(
+    lambda x, y: x * y, lambda x, y: (x * y, (x, y)), lambda r, g: (g * r[1], g * r[0])
+)
+
+
+counts = with_rule(
+    lambda x, n: x * n.astype(x.dtype),
+    lambda x, n: (x * n.astype(x.dtype), n),
+    lambda n, g: (g * n.astype(g.dtype), None),
+)
+
+
+@jax.custom_vjp
+def pick(x, index):
+    return x[index]
+
+
+def pick_bwd(residuals, g):
+    like, index = residuals
+    zero = np.zeros(index.shape, jax.dtypes.float0)
+    return jnp.zeros_like(like).at[index].add(g), zero
+
+
+pick.defvjp(lambda x, index: (x[index], (x, index)), pick_bwd)
+
+masked = with_rule(
+    lambda x, mask: jnp.where(mask, x, 0),
+    lambda x, mask: (jnp.where(mask, x, 0), mask),
+    lambda mask, g: (jnp.where(mask, g, 0), None),
+)
+matmul = with_rule(
+    lambda x, w: x @ w,
+    lambda x, w: (x @ w, (x, w)),
+    lambda r, g: (g @ r[1].T, r[0].T @ g),
+)
+
+
+def affine(params, x):
+    return {"y": x @ params["w"] + params["b"]}
+
+
+PARAMS = {"w": SQUARE, "b": np.array([0.5, -1.5], np.float32)}
+affine_rule = with_rule(
+    affine,
+    lambda p, x: (affine(p, x), (p, x)),
+    lambda r, g: (
+        {"w": r[1].T @ g["y"], "b": jnp.sum(g["y"], 0)},
+        g["y"] @ r[0]["w"].T,
+    ),
+)
+both = with_rule(
+    lambda x: (jnp.sin(x), jnp.cos(x)),
+    lambda x: ((jnp.sin(x), jnp.cos(x)), x),
+    lambda x, g: (g[0] * jnp.cos(x) - g[1] * jnp.sin(x),),
+)
+counted = with_rule(
+    lambda x: (2 * x, jnp.sum(x > 0)),
+    lambda x: ((2 * x, jnp.sum(x > 0)), None),
+    lambda _, g: (2 * g[0],),
+)
+softmax = with_rule(
+    lambda x: jax.nn.softmax(x),
+    lambda x: (y := jax.nn.softmax(x), y),
+    lambda y, g: (y * (g - jnp.sum(y * g, -1, keepdims=True)),),
+)
+running_sum = with_rule(
+    lambda x: jnp.cumsum(x),
+    lambda x: (jnp.cumsum(x), None),
+    lambda _, g: (jnp.cumsum(g[::-1])[::-1],),
+)
+
+
+def norm(x):
+    return jnp.sqrt(jnp.sum(x * x))
+
+
+norm_rule = with_rule(norm, lambda x: (norm(x), x), lambda x, g: (g * x / norm(x),))
+
+RIGHT = {
+    # A rule, or none, of JAX itself.
+    "jax.nn.relu": Right(jax.nn.relu, (X,)),
+    "jax.nn.silu": Right(jax.nn.silu, (X,)),
+    "jax.nn.elu": Right(jax.nn.elu, (X,)),
+    "jax.nn.leaky_relu": Right(jax.nn.leaky_relu, (ROW,)),
+    "jax.nn.softplus": Right(jax.nn.softplus, (1.0,)),
+    "jnp.tanh": Right(jnp.tanh, (X,), {"atol": 1e-6}),
+    # One number.
+    "sine": Right(sine, (X,)),
+    "sine beside its reference": Right(sine, (X,), {"reference": jnp.sin}),
+    "sine to the bit": Right(
+        sine, (X,), {"exact": (np.sin, np.cos, lambda x: -np.sin(x)), "max_ulp": 4}
+    ),
+    "sine in reverse mode only": Right(reverse_sine, (X,)),
+    "sine in bfloat16": Right(sine, (jnp.bfloat16(0.5),), {"reference": jnp.sin}),
+    "softplus": Right(softplus, (X,), {"reference": stable_softplus}),
+    "logarithm": Right(logarithm, (X,), POSITIVE),
+    "huber": Right(huber, (X,)),
+    "absolute": Right(absolute, (X,)),
+    "identity": Right(identity, (X,)),
+    "reciprocal": Right(reciprocal, (X,), {"domain": (1e-12, 1e12)}),
+    "step": Right(step, (X,)),
+    "scaled": Right(scaled(0.5), (X,), {"domain": (-20, 20)}),
+    "negated": Right(
+        functools.partial(product, np.float32(-1)), (X,), {"skip": ("shard_map",)}
+    ),
+    # Several.
+    "product": Right(product, (X, Y)),
+    "counts": Right(counts, (X, np.int32(3))),
+    "pick": Right(pick, (ROW, np.int32(1))),
+    "masked": Right(masked, (ROW, np.array([True, False, True]))),
+    "matmul": Right(matmul, (SQUARE, SQUARE), {"skip": PLACES}),
+    "affine": Right(affine_rule, (PARAMS, SQUARE)),
+    "both": Right(both, (X,)),
+    "counted": Right(counted, (ROW,)),
+    "softmax": Right(
+        softmax, (ROW,), {"reference": lambda x: jax.nn.softmax(x), "skip": PLACES}
+    ),
+    "running sum": Right(running_sum, (ROW,)),
+    "norm": Right(norm_rule, (ROW,), {"domain": (0.1, 1e6)}),
+    # The library.
+    "fs.softplus": Right(
+        fs.softplus, (X,), {"exact": REFERENCES["softplus"], "max_ulp": 3}
+    ),
+    "fs.gelu": Right(fs.gelu, (X,), {"max_residual_bytes": 4}),
+    "fs.logsumexp": Right(fs.logsumexp, (ROW,), {"skip": PLACES}),
+    "fs.swiglu": Right(
+        lambda x, gate: fs.swiglu(x, gate=gate), (X, Y), {"skip": PLACES}
+    ),
+}
