@@ -1,5 +1,6 @@
 """Activations and layers for Flax whose derivative rules are chosen, not derived."""
 
+from . import decay as decay
 from . import linen as linen
 from . import nnx as nnx
 from . import testing as testing
@@ -45,6 +46,10 @@ from ._gated.units import geglu as geglu
 from ._gated.units import glu as glu
 from ._gated.units import reglu as reglu
 from ._gated.units import swiglu as swiglu
+from ._parametrization import Transform as Transform
+from ._parametrization import constrain as constrain
+from ._parametrization import positive_transform as positive_transform
+from ._parametrization import unconstrain as unconstrain
 from ._positive import near_permutation as near_permutation
 
 __version__ = "0.1.0"

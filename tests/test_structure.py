@@ -21,7 +21,7 @@ LAYERS = (
     {"_custom_vjp"},
     {"_activations"},
     {"_gated", "_learnable", "_positive", "gradient", "host"},
-    {"_blocks"},
+    {"_blocks", "_parametrization"},
     {"linen", "nnx", "decay"},
     {"__init__"},
     {"__main__"},

@@ -39,6 +39,7 @@ from ._parametric import Snake as Snake
 from ._parametric import Softcap as Softcap
 from ._parametric import Softplus as Softplus
 from ._parametric import Squareplus as Squareplus
+from ._parametrized import Parametrized as Parametrized
 from ._rows import LogSoftmax as LogSoftmax
 from ._rows import Softmax as Softmax
 from ._rows import Standardize as Standardize
