@@ -8,15 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ._activations.softplus import inverse_softplus, softplus
-
-
-def positive(raw, *, beta=1.0, floor=0.0):
-    return floor + softplus(raw, beta)
-
-
-def inverse_positive(y, *, beta=1.0, floor=0.0):
-    return inverse_softplus((y - floor) * beta) / beta
+from ._positive.transform import inverse_positive, positive
 
 
 # What marks a raw parameter, in the trees of both APIs.
@@ -185,7 +177,10 @@ def inverse(chain: tuple[Transform, ...], value: Any, path: str) -> Any:
     def invert(x):
         raw = jnp.asarray(x)
         for transform in reversed(chain):
-            raw = transform.inverse(raw)
+            try:
+                raw = transform.inverse(raw)
+            except ValueError as error:
+                raise ValueError(f"{path!r} cannot be stored raw. {error}") from error
         if not isinstance(raw, jax.core.Tracer):
             _assert_there_and_back(path, chain, jnp.asarray(x), raw)
         return raw
@@ -202,11 +197,8 @@ def _assert_there_and_back(path, chain, value, raw):
             f"{back.dtype.name}{list(back.shape)}. Take a pair that are inverse to one "
             "another."
         )
-    # Half of the digits: a pair that is no pair misses by more, and rounding by less.
-    tolerance = jnp.finfo(value.dtype).eps ** 0.5 * jnp.max(jnp.abs(value), initial=0)
-    finite = jnp.isfinite(raw) if raw.shape == value.shape else jnp.isfinite(raw).all()
-    lost = ~(finite & (jnp.abs(back - value) <= tolerance))
-    if lost.any():
+    lost, any_lost = _lost(value, raw, back)
+    if any_lost:
         index = tuple(int(i) for i in jnp.argwhere(lost)[0])
         raise ValueError(
             f"{path!r} holds values outside of the range of its transform: "
@@ -215,6 +207,16 @@ def _assert_there_and_back(path, chain, value, raw):
             "initializer of such values, as flax_stable.near_permutation is for "
             "positive ones."
         )
+
+
+@jax.jit
+def _lost(value, raw, back):
+    # Half of the digits: a pair that is no pair misses by more, and rounding by less.
+    digits = float(jnp.finfo(value.dtype).eps) ** 0.5
+    tolerance = digits * jnp.max(jnp.abs(value), initial=0)
+    finite = jnp.isfinite(raw) if raw.shape == value.shape else jnp.isfinite(raw).all()
+    lost = ~(finite & (jnp.abs(back - value) <= tolerance))
+    return lost, lost.any()
 
 
 def select(

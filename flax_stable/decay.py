@@ -11,6 +11,7 @@ import optax
 from ._activations.sigmoid import sigmoid
 from ._activations.softplus import softplus
 from ._parametrization import RAW
+from ._positive.transform import assert_parameters
 from ._precision import narrow, widen
 
 
@@ -48,6 +49,7 @@ def add_decayed_weights(
     *,
     raw: Any = None,
     beta: jax.typing.ArrayLike = 1.0,
+    floor: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformation:
     r"""Weight decay of the weights that raw parameters stand for, and of all others.
 
@@ -66,22 +68,25 @@ def add_decayed_weights(
     :math:`\lambda / \beta` for small ones: weights of every size decay at the same
     relative rate.  `shrink_weights` does so exactly.
 
-    A weight with a floor decays to its floor.  A penalty on weights, instead of decay,
-    needs none of this: add ``0.5 * penalty * jnp.sum(fs.positive(raw) ** 2)`` to the
-    loss.
+    A weight with a floor decays to its floor, and where it is within twice of that, the
+    slope is held as `flax_stable.positive` holds it for gradients: the raw parameter
+    comes to rest where gradients still reach it.  A penalty on weights, instead of
+    decay, needs none of this: add ``0.5 * penalty * jnp.sum(fs.positive(raw) ** 2)`` to
+    the loss.
 
     Args:
       weight_decay: the rate :math:`\lambda`, a number or a schedule.
       mask: which parameters decay, as in Optax: a tree of booleans, or a function that
         makes one of parameters.
       raw: which parameters are raw, likewise; by default those that `raw_mask` marks.
-      beta: the steepness that the positive parameters have, a positive number.
+      beta: the steepness that the positive parameters have, as `flax_stable.positive`.
+      floor: the floor that they have, likewise.
 
     Returns:
       A gradient transformation, which needs ``params`` in ``update``.
 
     Raises:
-      ValueError: ``beta`` is not positive; in ``update``, ``params`` are missing.
+      ValueError: ``beta`` is not above 0 or ``floor`` below it; in ``update``, ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp, optax, flax_stable as fs
@@ -99,13 +104,13 @@ def add_decayed_weights(
       Loshchilov and Hutter, `Decoupled Weight Decay Regularization
       <https://arxiv.org/abs/1711.05101>`_, 2019.
     """
-    _assert_positive("add_decayed_weights", beta)
+    assert_parameters("add_decayed_weights", beta, floor)
     inner = optax.add_decayed_weights(weight_decay, mask)
 
     def update(updates, state, params=None):
         if params is not None:
             params = _where(
-                raw, lambda x: _weight_over_slope(x, beta), lambda x: x, params
+                raw, lambda x: _weight_over_slope(x, beta, floor), lambda x: x, params
             )
         return inner.update(updates, state, params)
 
@@ -118,6 +123,7 @@ def shrink_weights(
     *,
     raw: Any = None,
     beta: jax.typing.ArrayLike = 1.0,
+    floor: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformation:
     r"""Weight decay that multiplies weights by ``1 - rate``, raw parameters' exactly.
 
@@ -130,8 +136,9 @@ def shrink_weights(
       = -\frac{1}{\beta} \left(\rho q - \log \left(1 - e^{-(1 - \rho) q}
       \frac{1 - e^{-\rho q}}{1 - e^{-q}}\right)\right)
 
-    of which the second form keeps all digits however small :math:`\rho` is.  A weight
-    with a floor shrinks to its floor.
+    of which the second form keeps all digits however small :math:`\rho` is.  With a
+    floor, what is above it shrinks so; within twice the floor a raw parameter moves by
+    less, as in `add_decayed_weights`.
 
     Args:
       rate: the share :math:`\rho` of a weight that a step takes, 0 or more and below 1:
@@ -139,13 +146,14 @@ def shrink_weights(
         a schedule, `optax.inject_hyperparams`.
       mask: which parameters decay, as for `add_decayed_weights`.
       raw: which parameters are raw, likewise.
-      beta: the steepness that the positive parameters have, a positive number.
+      beta: the steepness that the positive parameters have, as `flax_stable.positive`.
+      floor: the floor that they have, likewise.
 
     Returns:
       A gradient transformation, which needs ``params`` in ``update``.
 
     Raises:
-      ValueError: ``rate`` is not in [0, 1), or ``beta`` not positive; in ``update``,
+      ValueError: ``rate`` is not in [0, 1), ``beta`` not above 0, or ``floor`` below it; in ``update``,
         ``params`` are missing.
 
     Example:
@@ -157,7 +165,7 @@ def shrink_weights(
       >>> fs.softplus(optax.apply_updates(params, updates)["raw_kernel"])
       Array([5.0000006e-07, 5.0000000e-01, 2.5000000e+01], dtype=float32)
     """
-    _assert_positive("shrink_weights", beta)
+    assert_parameters("shrink_weights", beta, floor)
     if not isinstance(rate, jax.core.Tracer) and not (0 <= np.asarray(rate) < 1):
         raise ValueError(
             f"shrink_weights expects a rate in [0, 1), but got {rate}. It is the "
@@ -168,7 +176,10 @@ def shrink_weights(
     def update(updates, state, params=None):
         if params is not None:
             params = _where(
-                raw, lambda x: _shrinkage(x, rate, beta), lambda w: rate * w, params
+                raw,
+                lambda x: _shrinkage(x, rate, beta, floor),
+                lambda w: rate * w,
+                params,
             )
         return inner.update(updates, state, params)
 
@@ -181,6 +192,7 @@ def global_norm(
     *,
     raw: Any = None,
     beta: jax.typing.ArrayLike = 1.0,
+    floor: jax.typing.ArrayLike = 0.0,
 ) -> jax.Array:
     r"""The norm of the gradient by the weights that raw parameters stand for.
 
@@ -193,14 +205,15 @@ def global_norm(
       updates: gradients by ``params``, of the same structure.
       params: the parameters, raw ones and others.
       raw: which parameters are raw, as for `add_decayed_weights`.
-      beta: the steepness that the positive parameters have, a positive number.
+      beta: the steepness that the positive parameters have, as `flax_stable.positive`.
+      floor: the floor that they have, likewise.
 
     Returns:
       The norm, for 16-bit gradients in float32.  Where the slope is below the smallest
       normal number, that number is taken for it.
 
     Raises:
-      ValueError: ``beta`` is not positive.
+      ValueError: ``beta`` is not above 0 or ``floor`` below it.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -210,14 +223,20 @@ def global_norm(
       >>> f"{fs.decay.global_norm(grads, params):.4f}"
       '5.0000'
     """
-    _assert_positive("global_norm", beta)
-    return _norm(updates, params, raw, beta)
+    assert_parameters("global_norm", beta, floor)
+    return _norm(updates, params, raw, beta, floor)
 
 
-def _norm(updates: Any, params: Any, raw: Any, beta: jax.typing.ArrayLike):
+def _norm(
+    updates: Any,
+    params: Any,
+    raw: Any,
+    beta: jax.typing.ArrayLike,
+    floor: jax.typing.ArrayLike,
+) -> jax.Array:
     by_weights = _where(
         raw,
-        lambda x, g: g if g is None else widen(g) / _slope(x, beta),
+        lambda x, g: g if g is None else widen(g) / _slope(x, beta, floor),
         lambda _, g: g if g is None else widen(jnp.abs(g)),
         params,
         updates,
@@ -231,6 +250,7 @@ def clip_by_global_norm(
     *,
     raw: Any = None,
     beta: jax.typing.ArrayLike = 1.0,
+    floor: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformation:
     """Scales gradients down if those by the weights have a norm above ``max_norm``.
 
@@ -241,13 +261,14 @@ def clip_by_global_norm(
     Args:
       max_norm: the largest norm that remains.
       raw: which parameters are raw, as for `add_decayed_weights`.
-      beta: the steepness that the positive parameters have, a positive number.
+      beta: the steepness that the positive parameters have, as `flax_stable.positive`.
+      floor: the floor that they have, likewise.
 
     Returns:
       A gradient transformation, which needs ``params`` in ``update``.
 
     Raises:
-      ValueError: ``beta`` is not positive; in ``update``, ``params`` are missing.
+      ValueError: ``beta`` is not above 0 or ``floor`` below it; in ``update``, ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -257,7 +278,7 @@ def clip_by_global_norm(
       >>> tx.update(grads, tx.init(params), params)[0]["raw_kernel"]
       Array([0.3, 0.4], dtype=float32)
     """
-    _assert_positive("clip_by_global_norm", beta)
+    assert_parameters("clip_by_global_norm", beta, floor)
 
     def update(updates, state, params=None):
         if params is None:
@@ -265,7 +286,7 @@ def clip_by_global_norm(
                 "clip_by_global_norm divides gradients by the slopes at params, but "
                 "got none. Call update(updates, state, params)."
             )
-        norm = _norm(updates, params, raw, beta)
+        norm = _norm(updates, params, raw, beta, floor)
         factor = jnp.where(norm < max_norm, 1.0, max_norm / norm)
         clipped = jax.tree.map(
             lambda g: narrow(widen(g) * factor.astype(widen(g).dtype), g), updates
@@ -286,41 +307,50 @@ def _where(raw: Any, if_raw: Callable, if_plain: Callable, params: Any, *rest: A
     )
 
 
-def _scaled(x: jax.Array, beta: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Both in a wide dtype, x times beta.
+def _weight_over_slope(
+    x: jax.Array, beta: jax.typing.ArrayLike, floor: jax.typing.ArrayLike
+) -> jax.Array:
+    s, beta, resting = _scaled(x, beta, floor)
+    return narrow(resting * softplus(s) / sigmoid(s) / beta, x)
+
+
+def _shrinkage(
+    x: jax.Array,
+    rate: jax.typing.ArrayLike,
+    beta: jax.typing.ArrayLike,
+    floor: jax.typing.ArrayLike,
+) -> jax.Array:
+    """What to take from a raw parameter, to take a share ``rate`` from the weight."""
+    s, beta, resting = _scaled(x, beta, floor)
+    rate = jnp.asarray(rate, s.dtype)
+    q = softplus(s)
+    lost = jnp.exp((rate - 1) * q) * (jnp.expm1(-rate * q) / jnp.expm1(-q))
+    return narrow(resting * (rate * q - jnp.log1p(-lost)) / beta, x)
+
+
+def _scaled(
+    x: jax.Array, beta: jax.typing.ArrayLike, floor: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Beta times x and beta, wide, and the share of the slope in the held slope.
 
     Below -40 weight and slope are the same to all digits, before either vanishes.
     """
     x = widen(x)
-    wide_beta = jnp.asarray(beta, x.dtype)
-    return jnp.maximum(wide_beta * x, -40), wide_beta
+    beta = jnp.asarray(beta, x.dtype)
+    slope, held = sigmoid(beta * x), _held(beta, floor)
+    share = jnp.where(slope < held, slope / jnp.where(held > 0, held, 1), 1)
+    return jnp.maximum(beta * x, -40), beta, share
 
 
-def _weight_over_slope(x: jax.Array, beta: jax.typing.ArrayLike) -> jax.Array:
-    s, wide_beta = _scaled(x, beta)
-    return narrow(softplus(s) / sigmoid(s) / wide_beta, x)
-
-
-def _shrinkage(
-    x: jax.Array, rate: jax.typing.ArrayLike, beta: jax.typing.ArrayLike
+def _slope(
+    x: jax.Array, beta: jax.typing.ArrayLike, floor: jax.typing.ArrayLike
 ) -> jax.Array:
-    """What to take from a raw parameter, to take a share ``rate`` from the weight."""
-    s, wide_beta = _scaled(x, beta)
-    rate = jnp.asarray(rate, s.dtype)
-    q = softplus(s)
-    lost = jnp.exp((rate - 1) * q) * (jnp.expm1(-rate * q) / jnp.expm1(-q))
-    return narrow((rate * q - jnp.log1p(-lost)) / wide_beta, x)
-
-
-def _slope(x: jax.Array, beta: jax.typing.ArrayLike) -> jax.Array:
     x = widen(x)
-    slope = sigmoid(jnp.asarray(beta, x.dtype) * x)
+    beta = jnp.asarray(beta, x.dtype)
+    slope = jnp.maximum(sigmoid(beta * x), _held(beta, floor))
     return jnp.maximum(slope, jnp.finfo(x.dtype).tiny)
 
 
-def _assert_positive(who: str, beta: jax.typing.ArrayLike) -> None:
-    if not isinstance(beta, jax.core.Tracer) and not np.all(np.asarray(beta) > 0):
-        raise ValueError(
-            f"{who} expects a positive beta, but got {beta}. Give the beta of the "
-            "positive parameters, 1 by default."
-        )
+def _held(beta: jax.Array, floor: jax.typing.ArrayLike) -> jax.Array:
+    """The smallest slope of ``positive``, that at twice the floor."""
+    return -jnp.expm1(-beta * jnp.asarray(floor, beta.dtype))
