@@ -45,6 +45,8 @@ from ._gated.units import geglu as geglu
 from ._gated.units import glu as glu
 from ._gated.units import reglu as reglu
 from ._gated.units import swiglu as swiglu
-from ._positive import near_permutation as near_permutation
+from ._positive.initializers import near_permutation as near_permutation
+from ._positive.transform import inverse_positive as inverse_positive
+from ._positive.transform import positive as positive
 
 __version__ = "0.1.0"
