@@ -50,6 +50,8 @@ from ._parametrization import Transform as Transform
 from ._parametrization import constrain as constrain
 from ._parametrization import positive_transform as positive_transform
 from ._parametrization import unconstrain as unconstrain
-from ._positive import near_permutation as near_permutation
+from ._positive.initializers import near_permutation as near_permutation
+from ._positive.transform import inverse_positive as inverse_positive
+from ._positive.transform import positive as positive
 
 __version__ = "0.1.0"

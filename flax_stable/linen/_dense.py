@@ -14,7 +14,9 @@ from flax.typing import (
     PrecisionLike,
 )
 
-from .. import _positive
+from .._positive import kernels
+from .._positive.dense import assert_inputs, dense
+from .._positive.initializers import near_permutation
 
 
 class StableSoftplusDense(nn.Module):
@@ -68,7 +70,7 @@ class StableSoftplusDense(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     precision: PrecisionLike = None
-    kernel_init: Initializer = _positive.near_permutation()
+    kernel_init: Initializer = near_permutation()
     bias_init: Initializer = nn.initializers.zeros_init()
     promote_dtype: Callable[..., Any] = promote_dtype
     dot_general: DotGeneralT | None = None
@@ -80,7 +82,7 @@ class StableSoftplusDense(nn.Module):
         self._assert_inputs(inputs)
         raw_kernel = self.param(
             "raw_kernel",
-            _positive.raw_kernel_init(self.kernel_init),
+            kernels.raw_kernel_init(self.kernel_init),
             (jnp.shape(inputs)[-1], self.features),
             self.param_dtype,
         )
@@ -90,21 +92,19 @@ class StableSoftplusDense(nn.Module):
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         inputs, kernel, bias = self.promote_dtype(
-            inputs, _positive.to_kernel(raw_kernel), bias, dtype=self.dtype
+            inputs, kernels.to_kernel(raw_kernel), bias, dtype=self.dtype
         )
         dot_general = self.dot_general or jax.lax.dot_general
         if self.dot_general_cls is not None:
             dot_general = self.dot_general_cls()
-        return _positive.dense(
-            inputs, kernel, bias, dot_general, precision=self.precision
-        )
+        return dense(inputs, kernel, bias, dot_general, precision=self.precision)
 
     def _assert_inputs(self, inputs: jax.Array) -> None:
         raw_kernel = None
         if self.has_variable("params", "raw_kernel"):
             raw_kernel = nn.meta.unbox(self.get_variable("params", "raw_kernel"))
         name = f" {'/'.join(self.path)!r}" if self.path else ""
-        _positive.assert_inputs(
+        assert_inputs(
             type(self).__name__ + name,
             inputs,
             raw_kernel,

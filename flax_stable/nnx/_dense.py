@@ -16,9 +16,11 @@ from flax.typing import (
     PromoteDtypeFn,
 )
 
-from .. import _positive
+from .._positive import kernels
+from .._positive.dense import assert_inputs, dense
+from .._positive.initializers import near_permutation
 
-_kernel_init = _positive.near_permutation()
+_kernel_init = near_permutation()
 _bias_init = nnx.initializers.zeros_init()
 
 
@@ -93,7 +95,7 @@ class StableSoftplusLinear(nnx.Module):
             kernel_init(rngs.params(), (in_features, out_features), param_dtype),
             **kernel_metadata,
         )
-        self.raw_kernel = kernel.replace(_positive.to_raw_kernel(kernel[...]))
+        self.raw_kernel = kernel.replace(kernels.to_raw_kernel(kernel[...]))
         self.bias = nnx.data(None)
         if use_bias:
             self.bias = nnx.Param(
@@ -112,14 +114,14 @@ class StableSoftplusLinear(nnx.Module):
     @property
     def kernel(self) -> jax.Array:
         """The positive kernel, ``softplus(raw_kernel)``, in the dtype of the latter."""
-        return _positive.to_kernel(self.raw_kernel[...])
+        return kernels.to_kernel(self.raw_kernel[...])
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer to ``inputs`` of shape ``(..., in_features)``.
 
         ``out_sharding`` is the sharding of the result on a mesh of Explicit axes.
         """
-        _positive.assert_inputs(
+        assert_inputs(
             type(self).__name__,
             inputs,
             self.raw_kernel[...],
@@ -133,7 +135,7 @@ class StableSoftplusLinear(nnx.Module):
             "out_sharding": out_sharding,
             "preferred_element_type": self.preferred_element_type,
         }
-        return _positive.dense(
+        return dense(
             inputs,
             kernel,
             bias,
