@@ -46,6 +46,12 @@ Parameters: TypeAlias = (
 )
 
 
+_INITIALIZER = (
+    "A layer needs an initializer of such values, as flax_stable.near_permutation is "
+    "for positive ones."
+)
+
+
 def positive_transform(*, beta: Any = 1.0, floor: Any = 0.0) -> Transform:
     """The transform to positive numbers, ``floor + softplus(raw, beta)``.
 
@@ -180,7 +186,9 @@ def inverse(chain: tuple[Transform, ...], value: Any, path: str) -> Any:
             try:
                 raw = transform.inverse(raw)
             except ValueError as error:
-                raise ValueError(f"{path!r} cannot be stored raw. {error}") from error
+                raise ValueError(
+                    f"{path!r} cannot be stored raw: {error} {_INITIALIZER}"
+                ) from error
         if not isinstance(raw, jax.core.Tracer):
             _assert_there_and_back(path, chain, jnp.asarray(x), raw)
         return raw
@@ -203,9 +211,7 @@ def _assert_there_and_back(path, chain, value, raw):
         raise ValueError(
             f"{path!r} holds values outside of the range of its transform: "
             f"{int(lost.sum())} of {value.size}, the first of them {value[index]} at "
-            f"{index}. Give values that the transform can take: a layer needs an "
-            "initializer of such values, as flax_stable.near_permutation is for "
-            "positive ones."
+            f"{index}. Give values that the transform can take. {_INITIALIZER}"
         )
 
 

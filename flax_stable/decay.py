@@ -90,11 +90,7 @@ def add_decayed_weights(
 
     Example:
       >>> import jax.numpy as jnp, optax, flax_stable as fs
-      >>> tx = optax.chain(
-      ...   optax.scale_by_adam(),
-      ...   fs.decay.add_decayed_weights(0.5),
-      ...   optax.scale_by_learning_rate(0.1),
-      ... )
+      >>> tx = optax.chain(fs.decay.add_decayed_weights(0.5), optax.sgd(0.1))
       >>> params = {"raw_kernel": jnp.array([-100.0, 0.0, 100.0])}
       >>> no_gradient = {"raw_kernel": jnp.zeros(3)}
       >>> tx.update(no_gradient, tx.init(params), params)[0]["raw_kernel"]

@@ -307,13 +307,12 @@ def test_plain_decay_of_raw_parameters_goes_wrong_in_training(promotion):
     ours, error = train(fs.decay.add_decayed_weights(0.1))
     plain, plain_error = train(optax.add_decayed_weights(0.1))
     none, _ = train(optax.identity())
-    print(ours, error, plain, plain_error, none)
-    # Irrelevant weights vanish, where the plain rule holds them up against the data.
-    assert ours[2:].max() < 1e-3 < 0.05 < plain[2:].min()
-    assert ours[2:].max() < none[2:].max()
-    # Relevant ones shrink, where the plain rule lets the small one grow.
-    assert (ours[:2] < jnp.array([2.0, 0.5])).all()
-    assert error < plain_error
+    # Weights of inputs that mean nothing vanish, as they do not by themselves; decay of
+    # raw parameters holds them up, against the data.
+    assert ours[2:].max() < 1e-6 and none[2:].min() > 1e-3
+    assert plain[2:].min() > 5 * none[2:].max()
+    assert error < 0.1 * plain_error
+    np.testing.assert_allclose(ours[:2], jnp.array([2.0, 0.5]), 0.01)
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,16 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
         (
             lambda: fs.unconstrain({"a": {"x": jnp.array([1.0, -2.0, 0.0])}}, "x"),
             ValueError,
-            "'a/x' holds values outside of the range of its transform: 2 of 3, the "
-            "first of them -2.0 at (1,). Give values that the transform can take: a "
+            "'a/x' cannot be stored raw: inverse_positive takes values above 0, but the "
+            "smallest one is -2.0. Raise the value, or lower the floor. A layer needs "
+            "an initializer of such values, as flax_stable.near_permutation is for "
+            "positive ones.",
+        ),
+        (
+            lambda: fs.unconstrain({"a": {"x": jnp.array([0.5, -2.0])}}, {"x": UNIT}),
+            ValueError,
+            "'a/x' holds values outside of the range of its transform: 1 of 2, the "
+            "first of them -2.0 at (1,). Give values that the transform can take. A "
             "layer needs an initializer of such values, as flax_stable."
             "near_permutation is for positive ones.",
         ),
@@ -156,7 +164,7 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
         (
             lambda: fs.linen.Parametrized(nn.Dense(4)).init(KEY, X),
             ValueError,
-            "'params/kernel' holds values outside of the range of its transform:",
+            "'params/kernel' cannot be stored raw: inverse_positive takes values above",
         ),
         (
             lambda: fs.linen.Parametrized(nn.Dense(4)).apply(
@@ -169,7 +177,7 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
         (
             lambda: fs.nnx.Parametrized(nnx.Linear(3, 4, rngs=nnx.Rngs(0))),
             ValueError,
-            "'kernel' holds values outside of the range of its transform:",
+            "'kernel' cannot be stored raw: inverse_positive takes values above 0, but",
         ),
         (
             lambda: fs.nnx.Parametrized(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), "scale"),
@@ -192,7 +200,7 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
         (
             lambda: nnx_dense().load({"kernel": -jnp.ones((3, 4))}),
             ValueError,
-            "'kernel' holds values outside of the range of its transform: 12 of 12,",
+            "'kernel' cannot be stored raw: inverse_positive takes values above 0, but",
         ),
     ],
 )
