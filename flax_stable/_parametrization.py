@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from ._positive.transform import inverse_positive, positive
 
-
 # What marks a raw parameter, in the trees of both APIs.
 RAW = "raw_"
 

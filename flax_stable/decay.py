@@ -86,7 +86,8 @@ def add_decayed_weights(
       A gradient transformation, which needs ``params`` in ``update``.
 
     Raises:
-      ValueError: ``beta`` is not above 0 or ``floor`` below it; in ``update``, ``params`` are missing.
+      ValueError: ``beta`` is not above 0 or ``floor`` below it; in ``update``,
+        ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp, optax, flax_stable as fs
@@ -149,8 +150,8 @@ def shrink_weights(
       A gradient transformation, which needs ``params`` in ``update``.
 
     Raises:
-      ValueError: ``rate`` is not in [0, 1), ``beta`` not above 0, or ``floor`` below it; in ``update``,
-        ``params`` are missing.
+      ValueError: ``rate`` is not in [0, 1), ``beta`` not above 0, or ``floor`` below
+        it; in ``update``, ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp, optax, flax_stable as fs
@@ -264,7 +265,8 @@ def clip_by_global_norm(
       A gradient transformation, which needs ``params`` in ``update``.
 
     Raises:
-      ValueError: ``beta`` is not above 0 or ``floor`` below it; in ``update``, ``params`` are missing.
+      ValueError: ``beta`` is not above 0 or ``floor`` below it; in ``update``,
+        ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs

@@ -1,4 +1,4 @@
-"""Weight decay and clipping of raw parameters: closed forms, Optax's machinery, training."""
+"""Weight decay and clipping of raw parameters: closed forms, Optax, training."""
 
 import jax
 import jax.numpy as jnp
