@@ -45,6 +45,9 @@ from ._gated.units import geglu as geglu
 from ._gated.units import glu as glu
 from ._gated.units import reglu as reglu
 from ._gated.units import swiglu as swiglu
+from ._positive.initializers import fan_in_constant as fan_in_constant
+from ._positive.initializers import icnn_initializers as icnn_initializers
+from ._positive.initializers import moment_preserving as moment_preserving
 from ._positive.initializers import near_permutation as near_permutation
 from ._positive.transform import inverse_positive as inverse_positive
 from ._positive.transform import positive as positive
