@@ -50,6 +50,9 @@ from ._parametrization import Transform as Transform
 from ._parametrization import constrain as constrain
 from ._parametrization import positive_transform as positive_transform
 from ._parametrization import unconstrain as unconstrain
+from ._positive.initializers import fan_in_constant as fan_in_constant
+from ._positive.initializers import icnn_initializers as icnn_initializers
+from ._positive.initializers import moment_preserving as moment_preserving
 from ._positive.initializers import near_permutation as near_permutation
 from ._positive.transform import inverse_positive as inverse_positive
 from ._positive.transform import positive as positive

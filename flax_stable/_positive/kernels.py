@@ -1,4 +1,4 @@
-"""Kernels and their raw parameters: trees, boxes and initializers of one or the other."""
+"""Kernels and their raw parameters: trees of them, boxes, initializers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -137,7 +137,7 @@ def inverse_positive(
 
 
 def assert_parameters(who: str, beta: Any, floor: Any) -> None:
-    """Asserts that ``beta`` is above 0 and ``floor`` not below it, if they are known."""
+    """Asserts that ``beta`` is above 0 and ``floor`` not below, if they are known."""
     if _known(beta) and not _all(lambda b: (b > 0) & (b < np.inf), beta):
         raise ValueError(
             f"{who} expects a finite beta above 0, but got {beta}. A beta of 1 is the "
