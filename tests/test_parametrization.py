@@ -125,8 +125,8 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
             ValueError,
             "'a/x' cannot be stored raw: inverse_positive takes values above 0, but "
             "the smallest one is -2.0. Raise the value, or lower the floor. A layer "
-            "needs an initializer of such values, as flax_stable.near_permutation is for "
-            "positive ones.",
+            "needs an initializer of such values, as flax_stable.near_permutation is "
+            "for positive ones.",
         ),
         (
             lambda: fs.unconstrain({"a": {"x": jnp.array([0.5, -2.0])}}, {"x": UNIT}),
