@@ -71,3 +71,8 @@ def summed(
     if split is None or split != of_inputs:
         return {}
     return {"out_sharding": PartitionSpec(*outer, of_outputs)}
+
+
+def scaled(inputs: jax.Array, scale: jax.Array) -> jax.Array:
+    """``inputs`` times the scale of each feature, over the last axis."""
+    return inputs * scale.reshape((1,) * (inputs.ndim - 1) + (-1,))

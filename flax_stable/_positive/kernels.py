@@ -1,28 +1,60 @@
 """Kernels and their raw parameters: trees of them, boxes, initializers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .transform import assert_above, inverse_positive, positive
 
 
-def to_kernel(raw_kernel: Any, beta: Any = 1.0, floor: Any = 0.0) -> Any:
-    """``positive(raw_kernel)``, through boxes (any pytree) around the array."""
-    return jax.tree.map(
-        lambda raw: positive(raw, beta=beta, floor=floor),
-        raw_kernel,
-    )
+def to_kernel(
+    raw_kernel: Any,
+    beta: float = 1.0,
+    floor: float = 0.0,
+    directions: np.ndarray | None = None,
+) -> Any:
+    """``positive(raw_kernel)``, through boxes (any pytree) around the array.
+
+    With ``directions``, that times 1 or -1 for each row, or the raw row itself for 0.
+    """
+
+    def transform(raw):
+        kernel = positive(raw, beta=beta, floor=floor)
+        if directions is None:
+            return kernel
+        signs = jnp.asarray(directions.reshape(-1, 1), raw.dtype)
+        return jnp.where(signs == 0, raw, signs * kernel)
+
+    return jax.tree.map(transform, raw_kernel)
 
 
-def to_raw_kernel(kernel: Any, beta: Any = 1.0, floor: Any = 0.0) -> Any:
-    """``inverse_positive(kernel)``, likewise; values that are known are checked."""
-    return jax.tree.map(lambda k: _invert(k, beta, floor), kernel)
+def to_raw_kernel(
+    kernel: Any,
+    beta: float = 1.0,
+    floor: float = 0.0,
+    directions: np.ndarray | None = None,
+    key: jax.Array | None = None,
+) -> Any:
+    """``inverse_positive(kernel)``, likewise; values that are known are checked.
+
+    With ``directions``, rows of the direction 0 keep their size and get random signs.
+    """
+
+    def invert(kernel):
+        _assert_positive(kernel, floor)
+        raw = inverse_positive(kernel, beta=beta, floor=floor)
+        if directions is None or key is None:
+            return raw
+        signs = jax.random.rademacher(key, kernel.shape, kernel.dtype)
+        return jnp.where(directions.reshape(-1, 1) == 0, signs * kernel, raw)
+
+    return jax.tree.map(invert, kernel)
 
 
-def _invert(kernel, beta, floor):
+def _assert_positive(kernel, floor):
     assert_floating("kernel_init must return", kernel.dtype)
     if not isinstance(kernel, jax.core.Tracer):
         assert_above(
@@ -32,7 +64,45 @@ def _invert(kernel, beta, floor):
             "Take an initializer of positive values, such as near_permutation(), or a "
             "lower floor.",
         )
-    return inverse_positive(kernel, beta=beta, floor=floor)
+
+
+def raw_kernel_init(
+    kernel_init: Callable,
+    beta: float = 1.0,
+    floor: float = 0.0,
+    directions: np.ndarray | None = None,
+) -> Callable:
+    """The initializer of the raw kernel from one that describes the positive kernel."""
+
+    def init(key, *args, **kwargs):
+        kernel = kernel_init(key, *args, **kwargs)
+        # The initializer has used the key itself.
+        signs_key = None if directions is None else jax.random.fold_in(key, 1)
+        return to_raw_kernel(kernel, beta, floor, directions, signs_key)
+
+    return init
+
+
+def as_directions(
+    layer: str, monotone: Sequence[int] | None, width: int
+) -> np.ndarray | None:
+    """The argument ``monotone`` of a layer of that many inputs, as an array."""
+    if monotone is None:
+        return None
+    directions = np.asarray(monotone)
+    if directions.shape != (width,):
+        raise ValueError(
+            f"{layer} expects in monotone one number for each of its {width} inputs, "
+            f"but got {directions.size} of shape {directions.shape}. Name a direction "
+            "for each: 1 for increasing, -1 for decreasing, 0 for free."
+        )
+    if not np.isin(directions, (-1, 0, 1)).all():
+        raise ValueError(
+            f"{layer} expects in monotone 1, 0 or -1 for each input, but got "
+            f"{directions.tolist()}. An input is increasing (1), decreasing (-1) or "
+            "free (0); how steeply is for the kernel to say."
+        )
+    return directions
 
 
 def assert_floating(who: str, dtype: Any) -> None:
@@ -44,32 +114,29 @@ def assert_floating(who: str, dtype: Any) -> None:
         )
 
 
-def raw_kernel_init(
-    kernel_init: Callable, beta: Any = 1.0, floor: Any = 0.0
-) -> Callable:
-    """The initializer of the raw kernel from one that describes the positive kernel."""
-
-    def init(*args, **kwargs):
-        return to_raw_kernel(kernel_init(*args, **kwargs), beta, floor)
-
-    return init
-
-
-def positive_kernels(params: Mapping[str, Any]) -> dict[str, Any]:
+def positive_kernels(
+    params: Mapping[str, Any], *, beta: float = 1.0, floor: float = 0.0
+) -> dict[str, Any]:
     """Reads the positive kernels out of Linen parameters.
 
-    Every ``raw_kernel`` in the tree becomes a ``kernel = softplus(raw_kernel)``; all
-    else is left as it is.  The result is what the same model made of `flax.linen.Dense`
-    would take.  Partitioning boxes stay around the kernels.
+    Every ``raw_kernel`` in the tree becomes a ``kernel = positive(raw_kernel)``, every
+    ``raw_embedding`` and ``raw_scale`` likewise; all else is left as it is.  The result
+    is what the same model made of Flax's own layers would take.  Partitioning boxes
+    stay around the kernels.  Parameters do not say which inputs of a layer are
+    ``monotone`` and which are free: of a layer where that is given, all come out as if
+    they increased.
 
     Args:
       params: nested dicts of parameters, or all of a model's variables.
+      beta: the ``beta`` of the layers.
+      floor: the ``floor`` of the layers.
 
     Returns:
       Nested dicts, with kernels of the shapes and dtypes of the raw kernels.
 
     Raises:
       TypeError: ``params`` is not a dict.
+      ValueError: ``beta`` is not above 0, or ``floor`` below it.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -86,9 +153,10 @@ def positive_kernels(params: Mapping[str, Any]) -> dict[str, Any]:
         )
     kernels = {}
     for name, value in params.items():
-        if name == "raw_kernel":
-            kernels["kernel"] = to_kernel(value)
+        if name in ("raw_kernel", "raw_embedding", "raw_scale"):
+            kernels[name.removeprefix("raw_")] = to_kernel(value, beta, floor)
+        elif isinstance(value, Mapping):
+            kernels[name] = positive_kernels(value, beta=beta, floor=floor)
         else:
-            nested = isinstance(value, Mapping)
-            kernels[name] = positive_kernels(value) if nested else value
+            kernels[name] = value
     return kernels

@@ -40,6 +40,11 @@ from ._parametric import Softcap as Softcap
 from ._parametric import Softplus as Softplus
 from ._parametric import Squareplus as Squareplus
 from ._parametrized import Parametrized as Parametrized
+from ._positive import StableSoftplusConv as StableSoftplusConv
+from ._positive import StableSoftplusDenseGeneral as StableSoftplusDenseGeneral
+from ._positive import StableSoftplusEinsum as StableSoftplusEinsum
+from ._positive import StableSoftplusEmbed as StableSoftplusEmbed
+from ._positive import StableSoftplusScale as StableSoftplusScale
 from ._rows import LogSoftmax as LogSoftmax
 from ._rows import Softmax as Softmax
 from ._rows import Standardize as Standardize

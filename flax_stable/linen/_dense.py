@@ -1,6 +1,6 @@
 """Dense layers as Linen modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +23,10 @@ class StableSoftplusDense(nn.Module):
     """A dense layer whose kernel is positive: ``kernel = softplus(raw_kernel)``.
 
     ``y = x @ softplus(raw_kernel) + bias`` over the last axis, so every output is an
-    increasing function of every input.  Fields, defaults and dtype promotion are those
-    of `flax.linen.Dense`; only the default of ``kernel_init`` differs.  The softplus is
-    taken in the dtype of the parameters, before promotion.
+    increasing function of every input, or of those that ``monotone`` says.  Fields,
+    defaults and dtype promotion are those of `flax.linen.Dense`; only the default of
+    ``kernel_init`` differs.  The softplus is taken in the dtype of the parameters,
+    before promotion, by `flax_stable.positive`.
 
     The parameters are ``raw_kernel``, of shape ``(inputs, features)`` and any sign, and
     ``bias``.  `positive_kernels` reads the positive kernel out of them.  Mind that
@@ -48,10 +49,17 @@ class StableSoftplusDense(nn.Module):
       dot_general: the product, `jax.lax.dot_general` by default.
       dot_general_cls: a class or function that makes the product, and goes before
         ``dot_general``.
+      beta: the steepness of the softplus, above 0.
+      floor: the smallest weight, 0 or more.
+      monotone: a direction for each input: 1 for outputs that increase with it, -1 for
+        outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
+        one, whose weights are the raw ones.  These start with the sizes that
+        ``kernel_init`` gives and random signs.  By default all increase.
 
     Raises:
       ValueError: the last axis of the inputs is not what the parameters were made for,
-        or ``kernel_init`` returned values that are not positive.
+        ``kernel_init`` returned values that are not above ``floor``, ``beta`` or
+        ``floor`` cannot be, or ``monotone`` is of another length or has other values.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
     Example:
@@ -75,15 +83,21 @@ class StableSoftplusDense(nn.Module):
     promote_dtype: Callable[..., Any] = promote_dtype
     dot_general: DotGeneralT | None = None
     dot_general_cls: Any = None
+    beta: float = 1.0
+    floor: float = 0.0
+    monotone: Sequence[int] | None = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the layer to ``inputs`` of shape ``(..., inputs)``."""
         self._assert_inputs(inputs)
+        width = jnp.shape(inputs)[-1]
+        directions = kernels.as_directions(self._name(), self.monotone, width)
+        transform = self.beta, self.floor, directions
         raw_kernel = self.param(
             "raw_kernel",
-            kernels.raw_kernel_init(self.kernel_init),
-            (jnp.shape(inputs)[-1], self.features),
+            kernels.raw_kernel_init(self.kernel_init, *transform),
+            (width, self.features),
             self.param_dtype,
         )
         bias = None
@@ -92,7 +106,7 @@ class StableSoftplusDense(nn.Module):
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         inputs, kernel, bias = self.promote_dtype(
-            inputs, kernels.to_kernel(raw_kernel), bias, dtype=self.dtype
+            inputs, kernels.to_kernel(raw_kernel, *transform), bias, dtype=self.dtype
         )
         dot_general = self.dot_general or jax.lax.dot_general
         if self.dot_general_cls is not None:
@@ -103,11 +117,14 @@ class StableSoftplusDense(nn.Module):
         raw_kernel = None
         if self.has_variable("params", "raw_kernel"):
             raw_kernel = nn.meta.unbox(self.get_variable("params", "raw_kernel"))
-        name = f" {'/'.join(self.path)!r}" if self.path else ""
         assert_inputs(
-            type(self).__name__ + name,
+            self._name(),
             inputs,
             raw_kernel,
             "Move the features to the last axis, or initialize the layer for this "
             "width.",
         )
+
+    def _name(self) -> str:
+        path = f" {'/'.join(self.path)!r}" if self.path else ""
+        return type(self).__name__ + path
