@@ -1,22 +1,23 @@
-"""Predicts how far a car goes on a gallon: never farther for more weight or power.
+"""Predicts how far a car goes on a gallon: no farther with more weight or power.
 
     python examples/monotone_regression.py
     python examples/monotone_regression.py --splits 20 --plot cars.png
 
 The cars are 392 real ones of the years 1970 to 1982, in the package vega_datasets.  Of
-two cars of one year, the heavier or stronger one needs more fuel, all else the same: a
-model should know.  A free MLP need not learn it, and where cars are few it does not.  One
-of positive layers cannot help it: its kernels are ``softplus(raw_kernel)``, weight and
-power come in with a minus sign, and the year as it is.
+two that are else the same, the heavier or the stronger one needs more fuel.  A free MLP
+need not learn that, and where cars are few it does not.  One of positive layers cannot
+do otherwise: its kernels are ``softplus(raw_kernel)``, and ``monotone=(-1, -1)`` in the
+first layer turns weight and power around.  The year, which may have any effect, comes
+in through a layer of its own.
 
-Both predict a mean and a scale, the parameters of a Gaussian likelihood.  The scale is
-positive by construction, ``positive(raw, floor=...)``, and the floor keeps a single car
-that the mean hits from making it vanish.
+Each model predicts a mean and a scale, the parameters of a Gaussian likelihood.  The
+scale is positive by construction, ``positive(raw, floor=...)``, and its floor keeps the
+likelihood of a car that the mean happens to hit from growing without bounds.
 
-Both are trained alike: on three fifths of the cars by Adam, on all of them at once, with
-each of a few weight decays, which for positive kernels is ``fs.decay``; on one fifth it
-is decided when to stop and which decay to take; on the last one both are compared.  All
-splits and decays train at once, under `jax.vmap`.
+Both are trained alike, on many random splits: on three fifths of the cars by Adam, with
+each of a few weight decays, which ``fs.decay`` applies to positive kernels rather than
+to raw ones; another fifth decides when to stop and which decay to take; on the last one
+the two are compared.  All splits and decays train at once, under `jax.vmap`.
 """
 
 import argparse
@@ -34,8 +35,6 @@ import optax
 
 import flax_stable as fs
 
-INPUTS = {"weight": "pounds", "power": "hp", "year": ""}
-FALLING = (0, 1)  # the inputs that the mean falls with
 WIDTH = 32
 FLOOR = 0.05  # of the scale, in standard deviations of the target
 DECAYS = (0.01, 0.1, 0.3)
@@ -61,15 +60,15 @@ class FreeMean(nn.Module):
 
 
 class MonotoneMean(nn.Module):
-    """The same, falling with weight and power and free in the year."""
+    """The same of positive layers: it falls with weight and power."""
 
     @nn.compact
     def __call__(self, x):
-        rising, free = -x[..., :2], x[..., 2:]
-        hidden = fs.linen.StableSoftplusDense(WIDTH)(rising)
-        hidden = both_bends(hidden + nn.Dense(WIDTH, use_bias=False)(free))
-        hidden = both_bends(fs.linen.StableSoftplusDense(WIDTH)(hidden))
-        return fs.linen.StableSoftplusDense(1)(hidden)[..., 0]
+        weight_and_power, year = x[..., :2], x[..., 2:]
+        x = fs.linen.StableSoftplusDense(WIDTH, monotone=(-1, -1))(weight_and_power)
+        x = both_bends(x + nn.Dense(WIDTH, use_bias=False)(year))
+        x = both_bends(fs.linen.StableSoftplusDense(WIDTH)(x))
+        return fs.linen.StableSoftplusDense(1)(x)[..., 0]
 
 
 class Regression(nn.Module):
@@ -108,9 +107,7 @@ def load_cars() -> Cars:
     table = np.array([[float(str(car[n])[:4]) for n in names] for car in known], "f")
     mean, scale = table.mean(0), table.std(0)
     table = (table - mean) / scale
-    return Cars(
-        table[:, :3], table[:, 3], mean[:3], scale[:3], mean[3], scale[3]
-    )
+    return Cars(table[:, :3], table[:, 3], mean[:3], scale[:3], mean[3], scale[3])
 
 
 def make_splits(cars: int, splits: int, seed: int) -> np.ndarray:
@@ -122,15 +119,14 @@ def make_splits(cars: int, splits: int, seed: int) -> np.ndarray:
     return np.stack([permuted == kind for kind in range(3)], axis=1)
 
 
-def log_likelihood(model, params, cars, which):
-    """The mean of the Gaussian log density of the target in miles per gallon."""
+def log_likelihoods(model, params, cars):
+    """The Gaussian log density of each car's miles per gallon."""
     mean, scale = model.apply(params, cars.x)
-    each = jax.scipy.stats.norm.logpdf(cars.y, mean, scale) - np.log(cars.y_scale)
-    return jnp.mean(each, where=which)
+    return jax.scipy.stats.norm.logpdf(cars.y, mean, scale) - np.log(cars.y_scale)
 
 
 def train(model, cars, steps, weight_decay, key, split):
-    """The parameters at the best step, and there the likelihood that it was chosen by."""
+    """The parameters of the best step, and the likelihood that it was chosen by."""
     to_train, to_choose, _ = split
     params = model.init(key, cars.x[:1])
 
@@ -145,15 +141,18 @@ def train(model, cars, steps, weight_decay, key, split):
         optax.scale_by_learning_rate(5e-3),
     )
 
+    def loss(params):
+        each = log_likelihoods(model, params, cars)
+        return -jnp.mean(each, where=to_train), jnp.mean(each, where=to_choose)
+
     def step(carry, _):
         params, state, best, best_params = carry
-        grads = jax.grad(lambda p: -log_likelihood(model, p, cars, to_train))(params)
-        updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        chosen = log_likelihood(model, params, cars, to_choose)
+        grads, chosen = jax.grad(loss, has_aux=True)(params)
         best_params = jax.tree.map(
             lambda new, old: jnp.where(chosen > best, new, old), params, best_params
         )
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
         return (params, state, jnp.maximum(best, chosen), best_params), None
 
     start = params, tx.init(params), -jnp.inf, params
@@ -170,8 +169,8 @@ def train_all(model, cars, steps, keys, splits):
     return jax.tree.map(lambda p: p[best, jnp.arange(len(keys))], params)
 
 
-def sweep(cars: Cars, x: Any, i: int, points: int = 100) -> tuple[np.ndarray, Any]:
-    """Input ``i`` over its whole range, and inputs ``x`` with it in place."""
+def sweep(cars: Cars, x: Any, i: int, points: int = 100) -> tuple[Any, Any]:
+    """The range of input ``i``, and the inputs ``x`` with all of it in its place."""
     values = np.linspace(cars.x[:, i].min(), cars.x[:, i].max(), points)
     xs = np.repeat(np.asarray(x)[..., None, :], points, axis=-2)
     xs[..., i] = values
@@ -181,39 +180,90 @@ def sweep(cars: Cars, x: Any, i: int, points: int = 100) -> tuple[np.ndarray, An
 def judge(model, cars, params, split):
     """Of the cars held out: likelihood, error, and where the mean rises."""
     held_out = split[2]
-    likelihood = log_likelihood(model, params, cars, held_out)
+    likelihood = jnp.mean(log_likelihoods(model, params, cars), where=held_out)
     mean, _ = model.apply(params, cars.x)
     error = jnp.sqrt(jnp.mean((mean - cars.y) ** 2, where=held_out)) * cars.y_scale
     rises = []
-    for i in FALLING:
+    for i in (0, 1):  # weight and power
         mean = model.apply(params, sweep(cars, cars.x, i)[1])[0] * cars.y_scale
-        lowest = jax.lax.cummin(mean, axis=1)
-        rises.append(jnp.max(mean - lowest, axis=1))
-    highest = jnp.maximum(*rises)
+        rises.append(jnp.max(mean - jax.lax.cummin(mean, axis=1), axis=1))
+    rise = jnp.maximum(*rises)
     # A hundredth of a mile is more than what rounding does to a sum.
-    some = jnp.mean(highest > 0.01, where=held_out)
-    return likelihood, error, some, jnp.max(highest, where=held_out, initial=0)
+    share = jnp.mean(rise > 0.01, where=held_out)
+    return likelihood, error, share, jnp.max(rise, where=held_out, initial=0)
 
 
-def report(scores: dict[str, Any]) -> str:
-    splits = len(scores["free"][0])
-    lines = [
-        "model     log-likelihood   error in mpg   cars with a rise   largest rise",
-        "--------  ---------------  -------------  -----------------  ------------",
-    ]
-
+def table(scores: dict[str, Any]) -> str:
     def spread(values):
-        error = np.std(values, ddof=1) / splits**0.5 if splits > 1 else np.nan
-        return f"{np.mean(values):.3f} ± {error:.3f}"
+        error = np.std(values, ddof=1) / len(values) ** 0.5
+        return f"{np.mean(values):6.3f} ± {error:.3f}"
 
-    for name, (likelihood, error, some, largest) in scores.items():
+    lines = [
+        "model     log-likelihood  error, mpg      rises for  largest rise",
+        "--------  --------------  --------------  ---------  ------------",
+    ]
+    for name, (likelihood, error, share, rise) in scores.items():
         lines.append(
-            f"{name:8s}  {spread(likelihood):15s}  {spread(error):13s}  "
-            f"{np.mean(some):17.1%}  {np.max(largest):8.2f} mpg"
+            f"{name:8}  {spread(likelihood)}  {spread(error)}  {np.mean(share):9.1%}  "
+            f"{np.max(rise):8.2f} mpg"
         )
     gain = np.asarray(scores["monotone"][0]) - np.asarray(scores["free"][0])
-    lines.append(f"\nmonotone less free, split by split: {spread(gain)}")
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, f"\nlog-likelihood, monotone less free, by split: {spread(gain)}"]
+    )
+
+
+def plot(fitted, cars: Cars, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        2, 2, figsize=(9, 7), sharex="col", sharey=True, layout="constrained"
+    )
+    median = np.median(cars.x, axis=0)
+    miles = cars.y * cars.y_scale + cars.y_mean
+    pounds, power, year = median * cars.x_scale + cars.x_mean
+    axes[0, 0].set_title(f"cars of {power:.0f} hp, {year:.0f}", fontsize="medium")
+    axes[0, 1].set_title(f"cars of {pounds:,.0f} pounds, {year:.0f}", fontsize="medium")
+    for row, (name, params) in zip(axes, fitted.items(), strict=True):
+        for i, axis in enumerate(row):
+            values, xs = sweep(cars, median, i)
+            mean, scale = map(np.asarray, MODELS[name].apply(params, xs))
+            mean, scale = (
+                mean * cars.y_scale + cars.y_mean,
+                1.645 * scale * cars.y_scale,
+            )
+            others = np.delete(cars.x - median, i, axis=1)
+            near = (np.abs(others) < 0.7).all(axis=1)
+            own = cars.x[:, i] * cars.x_scale[i] + cars.x_mean[i]
+            for which, color, label in (
+                (~near, "0.87", "other cars"),
+                (near, "0.4", "cars much like these"),
+            ):
+                axis.scatter(
+                    own[which], miles[which], 11, color, linewidth=0, label=label
+                )
+            axis.fill_between(
+                values,
+                mean - scale,
+                mean + scale,
+                color="C0",
+                alpha=0.2,
+                linewidth=0,
+                label="90% of such cars",
+            )
+            axis.plot(values, mean, color="C0", linewidth=2, label="mean")
+            rising = np.append(np.diff(mean) > 1e-4, False)
+            rise = np.where(rising, mean, np.nan)
+            axis.plot(values, rise, color="C3", linewidth=3.5, label="mean that rises")
+            axis.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(f"{name} model: miles per gallon")
+    axes[1, 0].set_xlabel("weight in pounds")
+    axes[1, 1].set_xlabel("power in hp")
+    axes[0, 1].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
 
 
 def main(argv=None):
@@ -223,14 +273,39 @@ def main(argv=None):
     keys = jax.random.split(jax.random.key(options.seed), options.splits)
     fitted, scores = {}, {}
     for name, model in MODELS.items():
-        fitted[name] = train_all(model, cars, options.steps, keys, splits)
-        scores[name] = jax.jit(jax.vmap(functools.partial(judge, model, cars)))(fitted[name], splits)
-    print(report(scores))
+        params = train_all(model, cars, options.steps, keys, splits)
+        judge_all = jax.jit(jax.vmap(functools.partial(judge, model, cars)))
+        scores[name] = judge_all(params, splits)
+        fitted[name] = jax.tree.map(lambda p: p[0], params)
+    print(table(scores))
+    if options.plot:
+        plot(fitted, cars, options.plot)
+        print(f"fitted curves of the first split: {options.plot}")
+    return scores
+
+
 def parse_options(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--splits", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    add = parser.add_argument
+    add("--splits", type=int, default=10, help="of the cars, at random")
+    add("--steps", type=int, default=400, help="to train at most")
+    add("--seed", type=int, default=0, help="of splits and parameters")
+    add("--plot", type=Path, metavar="FILE", help="picture of the curves to write")
+    options = parser.parse_args(argv)
+    for name, least in (("splits", 2), ("steps", 1), ("seed", 0)):
+        if (value := getattr(options, name)) < least:
+            parser.error(
+                f"argument --{name}: expected {least} or more, but got {value}"
+            )
+    if options.plot and options.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(
+            "argument --plot: expected a file that ends in .png, .svg or .pdf, but got "
+            f"{options.plot}"
+        )
+    if options.plot and not options.plot.parent.is_dir():
+        parser.error(f"argument --plot: there is no folder {options.plot.parent}")
+    return options
+
+
 if __name__ == "__main__":
     main()
