@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .transform import assert_above, inverse_positive, positive
+from .transform import (
+    assert_above,
+    assert_parameters,
+    inverse_positive,
+    positive,
+)
 
 
 def to_kernel(
@@ -40,29 +45,32 @@ def to_raw_kernel(
 ) -> Any:
     """``inverse_positive(kernel)``, likewise; values that are known are checked.
 
-    With ``directions``, rows of the direction 0 keep their size and get random signs.
+    Those below twice the floor start there, the least with its own gradient.  With
+    ``directions``, rows of the direction 0 keep their size and get random signs.
     """
 
     def invert(kernel):
-        _assert_positive(kernel, floor)
+        _assert_positive(kernel)
+        if floor:
+            kernel = jnp.where(kernel > 0, jnp.maximum(kernel, 2 * floor), kernel)
         raw = inverse_positive(kernel, beta=beta, floor=floor)
         if directions is None or key is None:
             return raw
         signs = jax.random.rademacher(key, kernel.shape, kernel.dtype)
         return jnp.where(directions.reshape(-1, 1) == 0, signs * kernel, raw)
 
+    assert_parameters("A positive layer", beta, floor)
     return jax.tree.map(invert, kernel)
 
 
-def _assert_positive(kernel, floor):
+def _assert_positive(kernel):
     assert_floating("kernel_init must return", kernel.dtype)
     if not isinstance(kernel, jax.core.Tracer):
         assert_above(
-            floor,
+            0,
             kernel,
             "kernel_init describes the positive kernel and must return",
-            "Take an initializer of positive values, such as near_permutation(), or a "
-            "lower floor.",
+            "Take an initializer of positive values, such as near_permutation().",
         )
 
 

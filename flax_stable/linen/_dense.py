@@ -50,7 +50,8 @@ class StableSoftplusDense(nn.Module):
       dot_general_cls: a class or function that makes the product, and goes before
         ``dot_general``.
       beta: the steepness of the softplus, above 0.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
       monotone: a direction for each input: 1 for outputs that increase with it, -1 for
         outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
         one, whose weights are the raw ones.  These start with the sizes that
@@ -58,7 +59,7 @@ class StableSoftplusDense(nn.Module):
 
     Raises:
       ValueError: the last axis of the inputs is not what the parameters were made for,
-        ``kernel_init`` returned values that are not above ``floor``, ``beta`` or
+        ``kernel_init`` returned values that are not positive, ``beta`` or
         ``floor`` cannot be, or ``monotone`` is of another length or has other values.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 

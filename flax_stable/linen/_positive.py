@@ -37,10 +37,11 @@ class StableSoftplusDenseGeneral(nn.DenseGeneral):
       kernel_init: the initializer of the *positive* kernel, flattened to a matrix as
         Flax does.  Partitioning boxes are kept.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``kernel_init`` returned values that are not above ``floor``, or
+      ValueError: ``kernel_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
@@ -74,10 +75,11 @@ class StableSoftplusConv(nn.Conv):
       kernel_init: the initializer of the *positive* kernel.  Partitioning boxes are
         kept.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``kernel_init`` returned values that are not above ``floor``, or
+      ValueError: ``kernel_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
@@ -111,10 +113,11 @@ class StableSoftplusEinsum(nn.Einsum):
         axis for that of outputs: for others give ``moment_preserving(out_axis=...)``.
         Partitioning boxes are kept.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``kernel_init`` returned values that are not above ``floor``, or
+      ValueError: ``kernel_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
@@ -148,10 +151,11 @@ class StableSoftplusEmbed(nn.Embed):
       embedding_init: the initializer of the *positive* embeddings; by default
         ``attend`` preserves mean and variance of queries that have 1 and 1.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest number of an embedding, 0 or more.
+      floor: the smallest number of an embedding, 0 or more; those that start below
+        twice that start there.
 
     Raises:
-      ValueError: ``embedding_init`` returned values that are not above ``floor``, or
+      ValueError: ``embedding_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``embedding_init`` returned values not of a real floating dtype.
 
@@ -190,10 +194,11 @@ class StableSoftplusScale(nn.Module):
       scale_init: the initializer of the *positive* scale.  Partitioning boxes are kept.
       promote_dtype: the function that brings ``(inputs, scale)`` to one dtype.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest scale, 0 or more.
+      floor: the smallest scale, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``scale_init`` returned values that are not above ``floor``, or
+      ValueError: ``scale_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``scale_init`` returned values not of a real floating dtype.
       flax.errors.ScopeParamShapeError: the last axis of the inputs is not what the

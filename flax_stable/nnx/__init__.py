@@ -32,6 +32,8 @@ from ._gated import GLU as GLU
 from ._gated import GeGLU as GeGLU
 from ._gated import ReGLU as ReGLU
 from ._gated import SwiGLU as SwiGLU
+from ._networks import ICNN as ICNN
+from ._networks import MonotoneMLP as MonotoneMLP
 from ._parametric import CELU as CELU
 from ._parametric import ELU as ELU
 from ._parametric import LeakyReLU as LeakyReLU

@@ -57,7 +57,8 @@ class StableSoftplusLinear(nnx.Module):
       kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
       bias_metadata: metadata of ``bias``.
       beta: the steepness of the softplus, above 0.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
       monotone: a direction for each input: 1 for outputs that increase with it, -1 for
         outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
         one, whose weights are the raw ones.  These start with the sizes that
@@ -65,7 +66,7 @@ class StableSoftplusLinear(nnx.Module):
 
     Raises:
       ValueError: the last axis of the inputs is not ``in_features``, ``kernel_init``
-        returned values that are not above ``floor``, ``beta`` or ``floor`` cannot be,
+        returned values that are not positive, ``beta`` or ``floor`` cannot be,
         or ``monotone`` is of another length or has other values.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 

@@ -34,10 +34,11 @@ class StableSoftplusEmbed(nnx.Embed):
         ``attend`` preserves mean and variance of queries that have 1 and 1.
       embedding_metadata: metadata of ``raw_embedding``.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest number of an embedding, 0 or more.
+      floor: the smallest number of an embedding, 0 or more; those that start below
+        twice that start there.
 
     Raises:
-      ValueError: ``embedding_init`` returned values that are not above ``floor``, or
+      ValueError: ``embedding_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``embedding_init`` returned values not of a real floating dtype.
 
@@ -97,11 +98,12 @@ class StableSoftplusScale(nnx.Module):
       rngs: the random number streams; ``params`` is used.
       scale_metadata: metadata of ``raw_scale``.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest scale, 0 or more.
+      floor: the smallest scale, 0 or more; those that start below twice that
+        start there.
 
     Raises:
       ValueError: the last axis of the inputs is not ``num_features``, ``scale_init``
-        returned values that are not above ``floor``, or ``beta`` or ``floor`` cannot
+        returned values that are not positive, or ``beta`` or ``floor`` cannot
         be.
       TypeError: ``scale_init`` returned values not of a real floating dtype.
 

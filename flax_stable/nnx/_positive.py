@@ -66,10 +66,11 @@ class StableSoftplusLinearGeneral(nnx.LinearGeneral):
         Flax does.  Metadata that it carries is kept.
       kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``kernel_init`` returned values that are not above ``floor``, or
+      ValueError: ``kernel_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
@@ -144,10 +145,11 @@ class StableSoftplusConv(nnx.Conv):
         is kept.
       kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``kernel_init`` returned values that are not above ``floor``, or
+      ValueError: ``kernel_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
@@ -230,10 +232,11 @@ class StableSoftplusEinsum(nnx.Einsum):
         Metadata that it carries is kept.
       kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
       beta: the steepness of the softplus, above 0: see `flax_stable.positive`.
-      floor: the smallest weight, 0 or more.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
 
     Raises:
-      ValueError: ``kernel_init`` returned values that are not above ``floor``, or
+      ValueError: ``kernel_init`` returned values that are not positive, or
         ``beta`` or ``floor`` cannot be.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 

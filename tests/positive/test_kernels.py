@@ -57,8 +57,17 @@ def test_values_that_are_not_positive_are_refused(value, smallest):
     assert str(e.value) == (
         "kernel_init describes the positive kernel and must return values above 0, but "
         f"the smallest one is {smallest}. Take an initializer of positive values, such "
-        "as near_permutation(), or a lower floor."
+        "as near_permutation()."
     )
+
+
+def test_values_below_twice_the_floor_start_there():
+    raw = to_raw_kernel(jnp.array([1e-6, 0.1, 0.25, 1.0]), floor=0.1)
+    np.testing.assert_allclose(
+        to_kernel(raw, floor=0.1), [0.2, 0.2, 0.25, 1], rtol=1e-6
+    )
+    raw = jax.jit(lambda k: to_raw_kernel(k, floor=0.1))(jnp.array([0.0, -1.0]))
+    assert jnp.isnan(raw).all()
 
 
 def test_values_under_jit_cannot_be_refused():
