@@ -56,18 +56,23 @@ def shrinkage(r, beta, rate):
 )
 def test_closed_forms(dtype, tolerance):
     raw = jnp.asarray(RAW, dtype)
+
+    @jax.jit
+    def updates(beta, rate):
+        added = fs.decay.add_decayed_weights(1.0, beta=beta)
+        shrunk = fs.decay.shrink_weights(rate, beta=beta)
+        return raw_update(added, raw), -raw_update(shrunk, raw)
+
     for beta in (1.0, 0.25, 8.0):
-        tx = fs.decay.add_decayed_weights(1.0, beta=beta)
-        update = raw_update(tx, raw)
-        assert update.dtype == dtype
-        expected = exact(weight_over_slope, raw, beta)
-        np.testing.assert_allclose(np.float64(update), expected, tolerance)
         for rate in (1e-6, 0.125, 0.5):
-            update = -raw_update(fs.decay.shrink_weights(rate, beta=beta), raw)
-            expected = exact(shrinkage, raw, beta, rate)
+            added, shrunk = updates(beta, rate)
+            assert added.dtype == shrunk.dtype == dtype
             np.testing.assert_allclose(
-                np.float64(update),
-                expected,
+                np.float64(added), exact(weight_over_slope, raw, beta), tolerance
+            )
+            np.testing.assert_allclose(
+                np.float64(shrunk),
+                exact(shrinkage, raw, beta, rate),
                 tolerance,
                 atol=1e-7 * (dtype == np.float16),
             )
