@@ -207,7 +207,12 @@ def table(scores: dict[str, Any]) -> str:
         )
     gain = np.asarray(scores["monotone"][0]) - np.asarray(scores["free"][0])
     return "\n".join(
-        [*lines, f"\nlog-likelihood, monotone less free, by split: {spread(gain)}"]
+        [
+            *lines,
+            "\nheld-out cars of which more weight or power, in the range of all cars,",
+            "should go farther: their share, and by how much at most",
+            f"log-likelihood, monotone less free, by split: {spread(gain)}",
+        ]
     )
 
 

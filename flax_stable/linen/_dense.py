@@ -30,8 +30,8 @@ class StableSoftplusDense(nn.Module):
 
     The parameters are ``raw_kernel``, of shape ``(inputs, features)`` and any sign, and
     ``bias``.  `positive_kernels` reads the positive kernel out of them.  Mind that
-    weight decay on ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``, not to
-    0.
+    Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``;
+    that of `flax_stable.decay` pulls it to 0.
 
     Attributes:
       features: the number of outputs.

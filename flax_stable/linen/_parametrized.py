@@ -22,7 +22,8 @@ class Parametrized(nn.Module):
       layer: the layer or model.  Its initializers describe the values that it reads, so
         those of positive parameters must give positive ones.  Under `jax.jit` that
         cannot be checked: there a value out of the range becomes what the inverse makes
-        of it, mostly NaN.
+        of it, mostly NaN.  Layers in it with raw parameters of their own keep them, if
+        ``parameters`` does not name these.
       parameters: which parameters, and by which `flax_stable.Transform`, as for
         `flax_stable.constrain`.
 

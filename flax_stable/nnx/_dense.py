@@ -35,8 +35,8 @@ class StableSoftplusLinear(nnx.Module):
 
     The parameters are ``raw_kernel``, of shape ``(in_features, out_features)`` and any
     sign, and ``bias``; the property ``kernel`` gives the positive kernel.  Mind that
-    weight decay on ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``, not to
-    0.
+    Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``;
+    that of `flax_stable.decay` pulls it to 0.
 
     Args:
       in_features: the number of inputs.
