@@ -141,10 +141,12 @@ def test_signed_kernels_are_not_convex():
 def test_linen_and_nnx_agree_bitwise(name, dtype, options):
     widths = (6,)
     model, draw = network(name, dtype, widths, **options)
-    other = getattr(fs.nnx, name)(
-        4, widths, 2, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0), **options
-    )
-    graph, state = nnx.split(other)
+    options = {"dtype": dtype, "param_dtype": dtype, **options}
+
+    def other():
+        return getattr(fs.nnx, name)(4, widths, 2, rngs=nnx.Rngs(0), **options)
+
+    graph, state = nnx.split(nnx.eval_shape(other))
     params = draw(0)
     nnx.replace_by_pure_dict(state, params)
     x = normal(5, 4, dtype=dtype)
