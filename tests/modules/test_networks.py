@@ -20,10 +20,10 @@ WIDTHS = (24, 24)
 SEEDS = range(4)
 
 
-def network(name, dtype=jnp.float32, **options):
+def network(name, dtype=jnp.float32, widths=WIDTHS, **options):
     """A Linen network of four inputs and two outputs, and draws of its parameters."""
     options = {"dtype": dtype, "param_dtype": dtype, **options}
-    model = getattr(fs.linen, name)(WIDTHS, 2, **options)
+    model = getattr(fs.linen, name)(widths, 2, **options)
     shapes = jax.eval_shape(model.init, KEY, jnp.ones((1, 4)))["params"]
 
     def draw(seed):
@@ -133,17 +133,20 @@ def test_signed_kernels_are_not_convex():
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
     [
-        ("MonotoneMLP", jnp.bfloat16, {"monotone": DIRECTIONS, "floor": 0.01}),
+        ("MonotoneMLP", jnp.bfloat16, {"monotone": DIRECTIONS, "activation": fs.relu}),
         ("ICNN", jnp.float32, {"floor": 0.01}),
     ],
     ids=["MonotoneMLP", "ICNN"],
 )
 def test_linen_and_nnx_agree_bitwise(name, dtype, options):
-    model, draw = network(name, dtype, **options)
-    other = getattr(fs.nnx, name)(
-        4, WIDTHS, 2, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0), **options
-    )
-    graph, state = nnx.split(other)
+    widths = (6,)
+    model, draw = network(name, dtype, widths, **options)
+    options = {"dtype": dtype, "param_dtype": dtype, **options}
+
+    def other():
+        return getattr(fs.nnx, name)(4, widths, 2, rngs=nnx.Rngs(0), **options)
+
+    graph, state = nnx.split(nnx.eval_shape(other))
     params = draw(0)
     nnx.replace_by_pure_dict(state, params)
     x = normal(5, 4, dtype=dtype)
@@ -163,13 +166,13 @@ def test_linen_and_nnx_agree_bitwise(name, dtype, options):
 
 def test_input_convex_networks_start_in_scale():
     x = normal(256, 16)
-    model = fs.linen.ICNN((128, 128, 128), 4)
+    model = fs.linen.ICNN((128, 128), 4)
     y, variables = model.init_with_output(KEY, x)
     assert jnp.abs(y.mean()) < 0.5 and 0.5 < y.std() < 2
-    biases = [variables["params"][f"skip_{i}"]["bias"] for i in range(4)]
+    biases = [variables["params"][f"skip_{i}"]["bias"] for i in range(3)]
     assert (biases[0] == 2).all() and all((b < 0).all() for b in biases[1:])
-    other = fs.nnx.ICNN(16, (128, 128, 128), 4, rngs=nnx.Rngs(0))
-    assert_same([getattr(other, f"skip_{i}").bias[...] for i in range(4)], biases)
+    other = fs.nnx.ICNN(16, (128, 128), 4, rngs=nnx.Rngs(0))
+    assert_same([getattr(other, f"skip_{i}").bias[...] for i in range(3)], biases)
 
 
 @pytest.mark.parametrize("name", ["MonotoneMLP", "ICNN"])

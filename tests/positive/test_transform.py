@@ -14,7 +14,6 @@ RAW = np.concatenate([np.linspace(-12, 12, 97), [-80, 80]])
 # Numbers, and arrays that broadcast against three rows of raw parameters.
 PARAMETERS = [
     (1.0, 0.0),
-    (0.25, 0.0),
     (1.0, 1e-2),
     (np.array([[0.5], [1.0], [2.0]]), 0.0),
     (2.0, np.array([[0.0], [0.125], [1.0]])),
@@ -45,7 +44,8 @@ def test_value_inverse_and_gradient(dtype):
         y, slope = jax.jvp(of, (raw,), (jnp.ones_like(raw),))
         assert y.dtype == slope.dtype == dtype
         error = np.abs(np.float64(y) - expected)
-        assert (error <= 2 * eps * expected + tiny).all(), (beta, floor)
+        most = 2 if dtype == "float32" else 0.51
+        assert (error <= most * eps * expected + tiny).all(), (beta, floor)
 
         # Where the value is above twice the floor, and where the slope is held.
         soft = expected - floor
