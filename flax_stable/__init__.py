@@ -1,5 +1,6 @@
 """Activations and layers for Flax whose derivative rules are chosen, not derived."""
 
+from . import decay as decay
 from . import gradient as gradient
 from . import linen as linen
 from . import nnx as nnx
@@ -47,7 +48,16 @@ from ._gated.units import geglu as geglu
 from ._gated.units import glu as glu
 from ._gated.units import reglu as reglu
 from ._gated.units import swiglu as swiglu
-from ._positive import near_permutation as near_permutation
+from ._parametrization import Transform as Transform
+from ._parametrization import constrain as constrain
+from ._parametrization import positive_transform as positive_transform
+from ._parametrization import unconstrain as unconstrain
+from ._positive.initializers import fan_in_constant as fan_in_constant
+from ._positive.initializers import icnn_initializers as icnn_initializers
+from ._positive.initializers import moment_preserving as moment_preserving
+from ._positive.initializers import near_permutation as near_permutation
+from ._positive.transform import inverse_positive as inverse_positive
+from ._positive.transform import positive as positive
 from .host import host_function as host_function
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ._activations.gelu import gelu
 from ._gated.units import swiglu
-from ._positive import dense, summed
+from ._positive.dense import dense, summed
 
 
 def activation_dense(

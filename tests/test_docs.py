@@ -177,6 +177,7 @@ def test_what_agrees_with_what_is_shown(value, shown, alike):
     assert agrees(value, shown) == alike
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", ["custom_rules.md"])
 def test_code_of_guides_gives_what_is_shown(name):
     """The Python blocks, one after another; comments behind expressions are results."""

@@ -22,7 +22,7 @@ LAYERS = (
     {"_activations"},
     {"safe"},
     {"_gated", "_learnable", "_positive", "gradient", "host"},
-    {"_blocks"},
+    {"_blocks", "_parametrization"},
     {"linen", "nnx", "decay"},
     {"__init__"},
     {"_command"},

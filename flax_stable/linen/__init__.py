@@ -1,6 +1,6 @@
 """Modules for `flax.linen`: declarations of the functions of the library."""
 
-from .._positive import positive_kernels as positive_kernels
+from .._positive.kernels import positive_kernels as positive_kernels
 from ._activations import GELU as GELU
 from ._activations import SELU as SELU
 from ._activations import HardSigmoid as HardSigmoid
@@ -34,6 +34,8 @@ from ._gated import SwiGLU as SwiGLU
 from ._gradient import GradientReversal as GradientReversal
 from ._gradient import StraightThroughRound as StraightThroughRound
 from ._gradient import StraightThroughSign as StraightThroughSign
+from ._networks import ICNN as ICNN
+from ._networks import MonotoneMLP as MonotoneMLP
 from ._parametric import CELU as CELU
 from ._parametric import ELU as ELU
 from ._parametric import LeakyReLU as LeakyReLU
@@ -42,6 +44,12 @@ from ._parametric import Snake as Snake
 from ._parametric import Softcap as Softcap
 from ._parametric import Softplus as Softplus
 from ._parametric import Squareplus as Squareplus
+from ._parametrized import Parametrized as Parametrized
+from ._positive import StableSoftplusConv as StableSoftplusConv
+from ._positive import StableSoftplusDenseGeneral as StableSoftplusDenseGeneral
+from ._positive import StableSoftplusEinsum as StableSoftplusEinsum
+from ._positive import StableSoftplusEmbed as StableSoftplusEmbed
+from ._positive import StableSoftplusScale as StableSoftplusScale
 from ._rows import LogSoftmax as LogSoftmax
 from ._rows import Softmax as Softmax
 from ._rows import Standardize as Standardize

@@ -1,6 +1,6 @@
 """Dense layers as Linen modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,21 +14,24 @@ from flax.typing import (
     PrecisionLike,
 )
 
-from .. import _positive
+from .._positive import kernels
+from .._positive.dense import assert_inputs, dense
+from .._positive.initializers import near_permutation
 
 
 class StableSoftplusDense(nn.Module):
     """A dense layer whose kernel is positive: ``kernel = softplus(raw_kernel)``.
 
     ``y = x @ softplus(raw_kernel) + bias`` over the last axis, so every output is an
-    increasing function of every input.  Fields, defaults and dtype promotion are those
-    of `flax.linen.Dense`; only the default of ``kernel_init`` differs.  The softplus is
-    taken in the dtype of the parameters, before promotion.
+    increasing function of every input, or of those that ``monotone`` says.  Fields,
+    defaults and dtype promotion are those of `flax.linen.Dense`; only the default of
+    ``kernel_init`` differs.  The softplus is taken in the dtype of the parameters,
+    before promotion, by `flax_stable.positive`.
 
     The parameters are ``raw_kernel``, of shape ``(inputs, features)`` and any sign, and
     ``bias``.  `positive_kernels` reads the positive kernel out of them.  Mind that
-    weight decay on ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``, not to
-    0.
+    Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``;
+    that of `flax_stable.decay` pulls it to 0.
 
     Attributes:
       features: the number of outputs.
@@ -46,10 +49,18 @@ class StableSoftplusDense(nn.Module):
       dot_general: the product, `jax.lax.dot_general` by default.
       dot_general_cls: a class or function that makes the product, and goes before
         ``dot_general``.
+      beta: the steepness of the softplus, above 0.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
+      monotone: a direction for each input: 1 for outputs that increase with it, -1 for
+        outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
+        one, whose weights are the raw ones.  These start with the sizes that
+        ``kernel_init`` gives and random signs.  By default all increase.
 
     Raises:
       ValueError: the last axis of the inputs is not what the parameters were made for,
-        or ``kernel_init`` returned values that are not positive.
+        ``kernel_init`` returned values that are not positive, ``beta`` or
+        ``floor`` cannot be, or ``monotone`` is of another length or has other values.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
     Example:
@@ -68,20 +79,26 @@ class StableSoftplusDense(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     precision: PrecisionLike = None
-    kernel_init: Initializer = _positive.near_permutation()
+    kernel_init: Initializer = near_permutation()
     bias_init: Initializer = nn.initializers.zeros_init()
     promote_dtype: Callable[..., Any] = promote_dtype
     dot_general: DotGeneralT | None = None
     dot_general_cls: Any = None
+    beta: float = 1.0
+    floor: float = 0.0
+    monotone: Sequence[int] | None = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the layer to ``inputs`` of shape ``(..., inputs)``."""
         self._assert_inputs(inputs)
+        width = jnp.shape(inputs)[-1]
+        directions = kernels.as_directions(self._name(), self.monotone, width)
+        transform = self.beta, self.floor, directions
         raw_kernel = self.param(
             "raw_kernel",
-            _positive.raw_kernel_init(self.kernel_init),
-            (jnp.shape(inputs)[-1], self.features),
+            kernels.raw_kernel_init(self.kernel_init, *transform),
+            (width, self.features),
             self.param_dtype,
         )
         bias = None
@@ -90,24 +107,25 @@ class StableSoftplusDense(nn.Module):
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         inputs, kernel, bias = self.promote_dtype(
-            inputs, _positive.to_kernel(raw_kernel), bias, dtype=self.dtype
+            inputs, kernels.to_kernel(raw_kernel, *transform), bias, dtype=self.dtype
         )
         dot_general = self.dot_general or jax.lax.dot_general
         if self.dot_general_cls is not None:
             dot_general = self.dot_general_cls()
-        return _positive.dense(
-            inputs, kernel, bias, dot_general, precision=self.precision
-        )
+        return dense(inputs, kernel, bias, dot_general, precision=self.precision)
 
     def _assert_inputs(self, inputs: jax.Array) -> None:
         raw_kernel = None
         if self.has_variable("params", "raw_kernel"):
             raw_kernel = nn.meta.unbox(self.get_variable("params", "raw_kernel"))
-        name = f" {'/'.join(self.path)!r}" if self.path else ""
-        _positive.assert_inputs(
-            type(self).__name__ + name,
+        assert_inputs(
+            self._name(),
             inputs,
             raw_kernel,
             "Move the features to the last axis, or initialize the layer for this "
             "width.",
         )
+
+    def _name(self) -> str:
+        path = f" {'/'.join(self.path)!r}" if self.path else ""
+        return type(self).__name__ + path

@@ -26,6 +26,8 @@ from ._activations import Tanh as Tanh
 from ._blocks import MLP as MLP
 from ._blocks import GatedMLP as GatedMLP
 from ._dense import StableSoftplusLinear as StableSoftplusLinear
+from ._embed import StableSoftplusEmbed as StableSoftplusEmbed
+from ._embed import StableSoftplusScale as StableSoftplusScale
 from ._gated import GLU as GLU
 from ._gated import GeGLU as GeGLU
 from ._gated import ReGLU as ReGLU
@@ -33,6 +35,8 @@ from ._gated import SwiGLU as SwiGLU
 from ._gradient import GradientReversal as GradientReversal
 from ._gradient import StraightThroughRound as StraightThroughRound
 from ._gradient import StraightThroughSign as StraightThroughSign
+from ._networks import ICNN as ICNN
+from ._networks import MonotoneMLP as MonotoneMLP
 from ._parametric import CELU as CELU
 from ._parametric import ELU as ELU
 from ._parametric import LeakyReLU as LeakyReLU
@@ -41,6 +45,10 @@ from ._parametric import Snake as Snake
 from ._parametric import Softcap as Softcap
 from ._parametric import Softplus as Softplus
 from ._parametric import Squareplus as Squareplus
+from ._parametrized import Parametrized as Parametrized
+from ._positive import StableSoftplusConv as StableSoftplusConv
+from ._positive import StableSoftplusEinsum as StableSoftplusEinsum
+from ._positive import StableSoftplusLinearGeneral as StableSoftplusLinearGeneral
 from ._rows import LogSoftmax as LogSoftmax
 from ._rows import Softmax as Softmax
 from ._rows import Standardize as Standardize

@@ -14,7 +14,7 @@ from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike, PromoteD
 from .. import _blocks
 from .._activations.gelu import gelu
 from .._gated.units import swiglu
-from .._positive import dense
+from .._positive.dense import dense
 
 _kernel_init = nnx.initializers.lecun_normal()
 _bias_init = nnx.initializers.zeros_init()

@@ -1,6 +1,6 @@
 """Dense layers as NNX modules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,9 +16,11 @@ from flax.typing import (
     PromoteDtypeFn,
 )
 
-from .. import _positive
+from .._positive import kernels
+from .._positive.dense import assert_inputs, dense
+from .._positive.initializers import near_permutation
 
-_kernel_init = _positive.near_permutation()
+_kernel_init = near_permutation()
 _bias_init = nnx.initializers.zeros_init()
 
 
@@ -26,14 +28,15 @@ class StableSoftplusLinear(nnx.Module):
     """A linear layer whose kernel is positive: ``kernel = softplus(raw_kernel)``.
 
     ``y = x @ softplus(raw_kernel) + bias`` over the last axis, so every output is an
-    increasing function of every input.  Arguments, defaults and dtype promotion are
-    those of `flax.nnx.Linear`; only the default of ``kernel_init`` differs.  The
-    softplus is taken in the dtype of the parameters, before promotion.
+    increasing function of every input, or of those that ``monotone`` says.  Arguments,
+    defaults and dtype promotion are those of `flax.nnx.Linear`; only the default of
+    ``kernel_init`` differs.  The softplus is taken in the dtype of the parameters,
+    before promotion, by `flax_stable.positive`.
 
     The parameters are ``raw_kernel``, of shape ``(in_features, out_features)`` and any
     sign, and ``bias``; the property ``kernel`` gives the positive kernel.  Mind that
-    weight decay on ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``, not to
-    0.
+    Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``;
+    that of `flax_stable.decay` pulls it to 0.
 
     Args:
       in_features: the number of inputs.
@@ -53,10 +56,18 @@ class StableSoftplusLinear(nnx.Module):
       rngs: the random number streams; ``params`` is used.
       kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
       bias_metadata: metadata of ``bias``.
+      beta: the steepness of the softplus, above 0.
+      floor: the smallest weight, 0 or more; those that start below twice that
+        start there.
+      monotone: a direction for each input: 1 for outputs that increase with it, -1 for
+        outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
+        one, whose weights are the raw ones.  These start with the sizes that
+        ``kernel_init`` gives and random signs.  By default all increase.
 
     Raises:
-      ValueError: the last axis of the inputs is not ``in_features``, or ``kernel_init``
-        returned values that are not positive.
+      ValueError: the last axis of the inputs is not ``in_features``, ``kernel_init``
+        returned values that are not positive, ``beta`` or ``floor`` cannot be,
+        or ``monotone`` is of another length or has other values.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
     Example:
@@ -88,12 +99,23 @@ class StableSoftplusLinear(nnx.Module):
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
+        beta: float = 1.0,
+        floor: float = 0.0,
+        monotone: Sequence[int] | None = None,
     ):
+        self.beta = beta
+        self.floor = floor
+        self.monotone = None if monotone is None else tuple(monotone)
+        directions = kernels.as_directions(type(self).__name__, monotone, in_features)
+        key = rngs.params()
         kernel = nnx.Param(
-            kernel_init(rngs.params(), (in_features, out_features), param_dtype),
+            kernel_init(key, (in_features, out_features), param_dtype),
             **kernel_metadata,
         )
-        self.raw_kernel = kernel.replace(_positive.to_raw_kernel(kernel[...]))
+        signs_key = None if directions is None else jax.random.fold_in(key, 1)
+        self.raw_kernel = kernel.replace(
+            kernels.to_raw_kernel(kernel[...], beta, floor, directions, signs_key)
+        )
         self.bias = nnx.data(None)
         if use_bias:
             self.bias = nnx.Param(
@@ -111,15 +133,22 @@ class StableSoftplusLinear(nnx.Module):
 
     @property
     def kernel(self) -> jax.Array:
-        """The positive kernel, ``softplus(raw_kernel)``, in the dtype of the latter."""
-        return _positive.to_kernel(self.raw_kernel[...])
+        """The positive kernel, ``positive(raw_kernel)``, in the dtype of the latter.
+
+        Its rows have the directions that ``monotone`` gives.
+        """
+        name = type(self).__name__
+        directions = kernels.as_directions(name, self.monotone, self.in_features)
+        return kernels.to_kernel(
+            self.raw_kernel[...], self.beta, self.floor, directions
+        )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer to ``inputs`` of shape ``(..., in_features)``.
 
         ``out_sharding`` is the sharding of the result on a mesh of Explicit axes.
         """
-        _positive.assert_inputs(
+        assert_inputs(
             type(self).__name__,
             inputs,
             self.raw_kernel[...],
@@ -133,7 +162,7 @@ class StableSoftplusLinear(nnx.Module):
             "out_sharding": out_sharding,
             "preferred_element_type": self.preferred_element_type,
         }
-        return _positive.dense(
+        return dense(
             inputs,
             kernel,
             bias,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -18,32 +19,65 @@ import flax_stable.nnx
 # Flax's own fields, defaults and results
 
 
-def test_linen_fields_are_those_of_dense():
-    def fields(cls):
-        return [(f.name, f.default) for f in dataclasses.fields(cls)]
-
-    ours, theirs = map(fields, (fs.linen.StableSoftplusDense, nn.Dense))
-    assert [f[0] for f in ours] == [f[0] for f in theirs]
-    assert [a[0] for a, b in zip(ours, theirs, strict=True) if a != b] == [
-        "kernel_init"
-    ]
+def linen_fields(cls):
+    return [(f.name, f.default) for f in dataclasses.fields(cls)]
 
 
-def test_nnx_arguments_are_those_of_linear():
-    def parameters(cls):
-        found = inspect.signature(cls.__init__).parameters.values()
-        return [(p.name, p.kind, p.default) for p in found]
+def nnx_arguments(cls):
+    found = inspect.signature(cls.__init__).parameters.values()
+    return [(p.name, p.kind, p.default) for p in found]
 
-    ours, theirs = map(parameters, (fs.nnx.StableSoftplusLinear, nnx.Linear))
-    assert [p[:2] for p in ours] == [p[:2] for p in theirs]
-    # A MappingProxyType has no equality: compare what it holds.
-    differ = [
-        a[0]
-        for a, b in zip(ours, theirs, strict=True)
-        if a != b and not (a[0].endswith("metadata") and dict(a[2]) == dict(b[2]))
-    ]
-    assert differ in (["kernel_init"], ["kernel_init", "bias_init"])
-    assert (nnx_linear().bias[...] == 0).all()
+
+TRANSFORM = [("beta", 1.0), ("floor", 0.0)]
+# Ours, Flax's, and the initializer whose default differs.
+LINEN = [
+    ("StableSoftplusDense", nn.Dense, "kernel_init"),
+    ("StableSoftplusDenseGeneral", nn.DenseGeneral, "kernel_init"),
+    ("StableSoftplusConv", nn.Conv, "kernel_init"),
+    ("StableSoftplusEinsum", nn.Einsum, "kernel_init"),
+    ("StableSoftplusEmbed", nn.Embed, "embedding_init"),
+]
+NNX = [
+    ("StableSoftplusLinear", nnx.Linear, "kernel_init"),
+    ("StableSoftplusLinearGeneral", nnx.LinearGeneral, "kernel_init"),
+    ("StableSoftplusConv", nnx.Conv, "kernel_init"),
+    ("StableSoftplusEinsum", nnx.Einsum, "kernel_init"),
+    ("StableSoftplusEmbed", nnx.Embed, "embedding_init"),
+]
+
+
+@pytest.mark.parametrize(("name", "cls", "init"), LINEN)
+def test_linen_fields_are_those_of_flax(name, cls, init):
+    theirs = linen_fields(cls)
+    ours = linen_fields(getattr(fs.linen, name))
+    flax_has = {f[0] for f in theirs}
+    added = [f for f in ours if f[0] not in flax_has]
+    monotone = [("monotone", None)] if name == "StableSoftplusDense" else []
+    assert added == TRANSFORM + monotone
+    kept = [f for f in ours if f[0] in flax_has]
+    assert [f[0] for f in kept] == [f[0] for f in theirs]
+    differ = [a[0] for a, b in zip(kept, theirs, strict=True) if a != b]
+    assert differ == [init]
+
+
+@pytest.mark.parametrize(("name", "cls", "init"), NNX)
+def test_nnx_arguments_are_those_of_flax(name, cls, init):
+    theirs = nnx_arguments(cls)
+    ours = nnx_arguments(getattr(fs.nnx, name))
+    kept, added = ours[: len(theirs)], ours[len(theirs) :]
+    monotone = [("monotone", None)] if name == "StableSoftplusLinear" else []
+    assert [(p[0], p[2]) for p in added] == TRANSFORM + monotone
+    assert [p[:2] for p in kept] == [p[:2] for p in theirs]
+
+    def value(default):
+        # A MappingProxyType has no equality: compare what it holds.
+        return dict(default) if isinstance(default, Mapping) else default
+
+    differ = {
+        a[0] for a, b in zip(kept, theirs, strict=True) if value(a[2]) != value(b[2])
+    }
+    # Zeros are zeros, by another function.
+    assert differ - {"bias_init"} == {init}
 
 
 def doubled_product(*args, precision=None):
