@@ -88,7 +88,7 @@ def with_edges(name, dtype):
 
 # Of other dtypes, in which only the limits differ, a few.
 OTHERS = [("sqrt", "float16"), ("divide", "float16"), ("norm", "float16")]
-OTHERS += [("log", "float64"), ("power", "float64"), ("norm", "float64")]
+OTHERS += [("log", "float64"), ("power", "float64")]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,12 @@ CONVENTIONS = [
     (safe.arccos, (-INF,), np.pi, (0,)),
     (safe.arccos, (NAN,), NAN, (NAN,)),
 ]
+
+
+def second_unit(x):
+    return safe.normalize(x)[1]
+
+
 VECTORS = [
     (safe.norm, [0, 0], 0, [0, 0]),
     (safe.norm, [3e38, 0], 3e38, [1, 0]),
@@ -171,22 +177,31 @@ VECTORS = [
     (safe.norm, [3e38, 3e38], INF, [0.5**0.5, 0.5**0.5]),
     (safe.norm, [1, -INF], INF, [0, -1]),
     (safe.norm, [1, NAN], NAN, [NAN, NAN]),
-    (lambda x: safe.normalize(x)[1], [0, 0], 0, [0, 0]),
-    (lambda x: safe.normalize(x)[1], [0, 4e30], 1, [0, 0]),
-    (lambda x: safe.normalize(x)[1], [3e30, 4e30], 0.8, [-0.48 / 5e30, 0.36 / 5e30]),
-    (lambda x: safe.normalize(x)[1], [0, 2e-20], 1, [0, 0]),
-    (lambda x: safe.normalize(x)[1], [INF, -INF], -(0.5**0.5), [0, 0]),
+    (second_unit, [0, 0], 0, [0, 0]),
+    (second_unit, [0, 4e30], 1, [0, 0]),
+    (second_unit, [3e30, 4e30], 0.8, [-0.48 / 5e30, 0.36 / 5e30]),
+    (second_unit, [0, 2e-20], 1, [0, 0]),
+    (second_unit, [INF, -INF], -(0.5**0.5), [0, 0]),
 ]
+
+
+@functools.cache
+def both_modes(f, n):
+    argnums = tuple(range(n))
+    return jax.jit(
+        lambda *args: (
+            jax.value_and_grad(f, argnums)(*args),
+            jax.jacfwd(f, argnums)(*args),
+        )
+    )
 
 
 def test_conventions():
     def check(f, args, value, slopes):
-        argnums = tuple(range(len(args)))
-        found = jax.value_and_grad(f, argnums)(*map(np.float32, args))
-        by_jvp = jax.jacfwd(f, argnums)(*map(np.float32, args))
-        for got, expected in ((found, (value, slopes)), ((by_jvp,), (slopes,))):
-            for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
-                np.testing.assert_allclose(a, b, rtol=2e-6, err_msg=f"{f} {args}")
+        found = both_modes(f, len(args))(*map(np.float32, args))
+        leaves = map(jax.tree.leaves, (found, ((value, slopes), slopes)))
+        for a, b in zip(*leaves, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-6, err_msg=f"{f} {args}")
 
     for f, args, value, slopes in CONVENTIONS:
         check(f, args, value, slopes)
@@ -241,7 +256,7 @@ def test_an_explicit_mesh_and_a_scan():
         def step(x, _):
             return safe.normalize(x) + safe.divide(x, safe.norm(x)), None
 
-        return jnp.sum(safe.sqrt(jax.lax.scan(step, x, None, 2)[0]))
+        return jnp.sum(jax.lax.scan(step, x, None, 2)[0] ** 3)
 
     run = jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (jnp.cos(x),)))
     expected = run(x)
