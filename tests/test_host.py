@@ -101,7 +101,7 @@ def moved(tree):
 
 def total(f, args):
     """A scalar of the floating arguments that weighs each element differently."""
-    floats, rest = fs_split(args)
+    floats, rest = split(args)
 
     def scalar(*floats):
         leaves = jax.tree.leaves(f(*floats, *rest))
@@ -110,7 +110,7 @@ def total(f, args):
     return scalar, floats
 
 
-def fs_split(args):
+def split(args):
     floats = [a for a in args if all(x.dtype != np.int32 for x in jax.tree.leaves(a))]
     return floats, args[len(floats) :]
 

@@ -1,6 +1,7 @@
 """Safe functions: right where they are defined, finite and as stated where not."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import flax_stable as fs
+from flax_stable.testing import ulp_errors
 
 safe = fs.safe
 INF, NAN = np.inf, np.nan
@@ -232,6 +234,51 @@ def test_16_bits_round_once(name):
     ):
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, exact.astype(dtype))
+
+
+def plain(f, where):
+    """``f`` where that is defined, 0 elsewhere, and NaN at NaN."""
+
+    def run(x):
+        inside = where(x)
+        y = np.where(inside, f(np.where(inside, x, 0.5)), 0)
+        return np.where(np.isnan(x), np.nan, y)
+
+    return run
+
+
+ACCURACY = {
+    "sqrt": (
+        plain(np.sqrt, lambda x: x > 0),
+        plain(lambda x: 0.5 / np.sqrt(x), lambda x: x > 0),
+    ),
+    "log": (
+        lambda x: np.log(np.maximum(x, TINY)),
+        plain(lambda x: np.minimum(1 / x, 2.0**104), lambda x: x >= TINY),
+    ),
+    "arccos": (
+        lambda x: np.arccos(np.clip(x, -1, 1)),
+        plain(lambda x: -1 / np.sqrt((1 - x) * (1 + x)), lambda x: abs(x) < 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACCURACY)
+def test_docstrings_state_the_errors(name):
+    f, exact = getattr(safe, name), ACCURACY[name]
+    text = " ".join(f.__doc__.split())
+    stated = re.search(
+        r"float32 errors observed stay below ([\d.]+) and ([\d.]+)", text
+    )
+
+    def slope(x):
+        return jax.vjp(f, x)[1](jnp.ones_like(x))[0]
+
+    for order, g in enumerate((f, slope)):
+        found = ulp_errors(g, exact[order], "float32", stride=80_021)
+        assert found.maximum <= float(stated[order + 1]), found
+        found = ulp_errors(g, exact[order], "bfloat16")
+        assert found.maximum <= 0.51, found
 
 
 def test_axes_are_those_of_numpy():

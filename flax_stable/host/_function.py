@@ -88,7 +88,7 @@ def host_function(
     Meshes: the arrays are brought together on one device and ``fn`` called once.  What
     it returns is on every device, unless it is elementwise or a cotangent: then it is
     laid out as the argument, if the type of that says how (on Explicit meshes).  Inside
-    `jax.shard_map` every device calls ``fn`` with its own part.
+    `jax.shard_map` (over all axes of the mesh) every device calls ``fn`` with its part.
 
     Residual: the arguments, and for ``vjp`` and ``jvp`` also the output.
 
