@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import flax_stable as fs
 
-STEPS, BATCH, LABELED = 400, 128, 900
+STEPS, BATCH, LABELED = 400, 64, 900
 
 
 def load_domains():

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 import flax_stable as fs
 
-STEPS, BATCH, HELD_OUT, HIDDEN = 300, 128, 360, 256
+STEPS, BATCH, HELD_OUT, HIDDEN = 200, 64, 360, 256
 
 
 def load_data():

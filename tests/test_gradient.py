@@ -230,12 +230,12 @@ def test_clip_by_norm(scale):
 def test_the_norm_is_that_of_the_whole_array():
     f = functools.partial(gradient.clip_gradient, norm=0.5)
     expected = G * 0.5 / jnp.linalg.norm(G)
-    for axis_type in AxisType.Explicit, AxisType.Auto:
-        mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
-        x, g = jax.device_put((X, G), NamedSharding(mesh, P("data")))
-        with jax.set_mesh(mesh):
-            _, ct = jax.jit(functools.partial(pulled, f))(x, g)
-        np.testing.assert_allclose(ct, expected, rtol=1e-5)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    x, g = jax.device_put((X, G), NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        _, ct = jax.jit(functools.partial(pulled, f))(x, g)
+    np.testing.assert_allclose(ct, expected, rtol=1e-5)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     whole = functools.partial(f, axis_name="data")
     for run, axes in (
         (jax.shard_map, {"mesh": mesh, "in_specs": P("data"), "out_specs": P("data")}),
