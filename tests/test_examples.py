@@ -2,10 +2,13 @@
 
 import math
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import flax_stable as fs
@@ -103,3 +106,22 @@ def test_few_bits():
         accuracy, less, error, _ = table[bits]
         assert less == pytest.approx(table["exact"][0] - accuracy, abs=0.011)
         assert less + 2 * error < 0.5
+
+
+# The others assert what they show.
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("host_function.py", r"sigma     \|  0.800 \|  0.8.. ±0.0"),
+        ("straight_through.py", r"the sign itself : largest gradient 0, .*\n.* 9.\..%"),
+        ("domain_adaptation.py", r"without reversal: .*\nwith    reversal: .* right"),
+        (
+            "gradients_on_purpose.py",
+            r"clip_gradient: .*\n  without: nan\n  with:    0.97",
+        ),
+    ],
+)
+def test_short_examples(name, text, capsys):
+    with jax.numpy_dtype_promotion("standard"):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert re.search(text, capsys.readouterr().out)

@@ -86,7 +86,7 @@ CASES = {
     "jvp": by_rules("vectorized", **JVP),
     "vjp and jvp": by_rules("vectorized", **VJP, **JVP),
 }
-cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+cases = pytest.mark.parametrize("name", CASES)
 
 
 def moved(tree):
@@ -101,7 +101,7 @@ def moved(tree):
 
 def total(f, args):
     """A scalar of the floating arguments that weighs each element differently."""
-    floats, rest = fs_split(args)
+    floats, rest = split(args)
 
     def scalar(*floats):
         leaves = jax.tree.leaves(f(*floats, *rest))
@@ -110,7 +110,7 @@ def total(f, args):
     return scalar, floats
 
 
-def fs_split(args):
+def split(args):
     floats = [a for a in args if all(x.dtype != np.int32 for x in jax.tree.leaves(a))]
     return floats, args[len(floats) :]
 
@@ -145,10 +145,6 @@ def in_scan(f, *args):
     return jax.value_and_grad(run)(X)
 
 
-def value(f, *args):
-    return f(*args)
-
-
 def vmapped(transform):
     return lambda f, *args: jax.vmap(functools.partial(transform, f))(*args)
 
@@ -161,74 +157,81 @@ def vmapped_in_part(f, *args):
 
 
 TRANSFORMS = {
-    "value": value,
     "grad": grad,
     "jvp": jvp,
     "linearize": linearize,
     "scan": in_scan,
-    "vmap": vmapped(value),
     "vmap grad": vmapped(grad),
     "vmap jvp": vmapped(jvp),
     "vmap in part": vmapped_in_part,
 }
 
 
-def close(a, b):
-    chex.assert_trees_all_close(a, b, rtol=2e-5, atol=1e-5)
+def transformed(f, *args, only=tuple(TRANSFORMS)):
+    return {name: TRANSFORMS[name](f, *args) for name in only}
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-@cases
-def test_transformations(case, transform):
-    def run(f):
-        return jax.jit(functools.partial(transform, f))(*case.args)
-
-    close(run(case.function), run(case.reference))
+@functools.cache
+def expected(name):
+    case = CASES[name]
+    return jax.jit(functools.partial(transformed, case.reference))(*case.args)
 
 
-@cases
-def test_eager(case):
-    for transform in value, grad, jvp:
-        close(
-            transform(case.function, *case.args), transform(case.reference, *case.args)
+def check(found, name):
+    for key, value in found.items():
+        chex.assert_trees_all_close(
+            value, expected(name)[key], rtol=2e-5, atol=1e-5, custom_message=key
         )
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @cases
-def test_meshes(case, axis_type):
+def test_transformations(name):
+    function, _, args = CASES[name]
+    check(jax.jit(functools.partial(transformed, function))(*args), name)
+
+
+@cases
+def test_eager(name):
+    function, _, args = CASES[name]
+    check({"jvp": jvp(function, *args)}, name)
+
+
+MESHES = [(name, AxisType.Explicit) for name in CASES]
+MESHES += [("derivative", AxisType.Auto), ("vjp", AxisType.Auto)]
+
+
+@pytest.mark.parametrize(("name", "axis_type"), MESHES)
+def test_meshes(name, axis_type):
+    function, _, args = CASES[name]
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
-    sharding = NamedSharding(mesh, P("data"))
-    args = jax.device_put(case.args, sharding)
-
-    def run(f, *args):
-        found = value(f, *args), grad(f, *args), jvp(f, *args)
-        # Beside others on the mesh.
-        return jax.tree.map(lambda y: y + 1, found), found
-
-    expected = jax.jit(functools.partial(run, case.reference))(*case.args)
+    args = jax.device_put(args, NamedSharding(mesh, P("data")))
+    run = jax.jit(functools.partial(transformed, function, only=("grad", "jvp")))
     with jax.set_mesh(mesh):
-        found = jax.jit(functools.partial(run, case.function))(*args)
-        close(found, expected)
-        close(grad(case.function, *args), expected[1][1])
-        jax.tree.map(jnp.add, found, found)
+        found = run(*args)
+        check(found, name)
+        # What comes from the host can stand beside what lives on the mesh.
+        jax.tree.map(jnp.add, found["grad"][0], args[0])
+        alone = jax.jit(function)(*args)
+        jax.tree.map(jnp.add, alone, alone)
     if axis_type == AxisType.Explicit:
-        for ct in jax.tree.leaves(found[1][1]):
+        for ct in jax.tree.leaves(found["grad"]):
             assert ct.sharding.spec[0] == "data"
 
 
 @cases
-def test_shard_map(case):
+def test_shard_map(name):
+    function, _, args = CASES[name]
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     specs: Any = {"mesh": mesh, "in_specs": P("data"), "out_specs": P("data")}
-    mapped = jax.shard_map(case.function, **specs)
-    inside = jax.shard_map(functools.partial(grad, case.function), **specs)
-    for run in grad, jvp:
-        close(
-            jax.jit(functools.partial(run, mapped))(*case.args),
-            run(case.reference, *case.args),
-        )
-    close(inside(*case.args), grad(case.reference, *case.args))
+    outside = functools.partial(transformed, jax.shard_map(function, **specs))
+    found = jax.jit(functools.partial(outside, only=("grad", "jvp")))(*args)
+    check(found, name)
+    inside = jax.shard_map(functools.partial(grad, function), **specs)
+    check({"grad": jax.jit(inside)(*args)}, name)
+
+
+def close(a, b):
+    chex.assert_trees_all_close(a, b, rtol=2e-5, atol=1e-5)
 
 
 def squares(f, *args):
@@ -278,9 +281,8 @@ def test_every_order():
     close(third, (special.j1(x) * (x * x - 2) + x * special.j0(x)) / (x * x))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_16_bits_round_once(dtype):
-    seen = []
+def test_16_bits_round_once():
+    dtype, seen = jnp.bfloat16, []
 
     def sine(x):
         seen.append(x.dtype)

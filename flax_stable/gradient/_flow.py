@@ -16,6 +16,7 @@ from ..safe import divide, sqrt
 from ..safe import norm as length_of
 
 
+@jax.jit
 def scale_gradient(x: Any, scale: jax.typing.ArrayLike) -> Any:
     """``x`` itself, with its gradient times ``scale``.
 
@@ -63,6 +64,7 @@ _scale.defvjp(
 )
 
 
+@jax.jit
 def reverse_gradient(x: Any, scale: jax.typing.ArrayLike = 1.0) -> Any:
     """``x`` itself, with its gradient times ``-scale``.
 
@@ -95,6 +97,7 @@ def reverse_gradient(x: Any, scale: jax.typing.ArrayLike = 1.0) -> Any:
     return scale_gradient(x, -jnp.asarray(scale))
 
 
+@jax.jit
 def stop_gradient_where(mask: Any, x: Any) -> Any:
     """``x`` itself, with a gradient of 0 where the mask is true.
 
@@ -146,6 +149,7 @@ def _stop(x: jax.Array, mask: jax.Array) -> jax.Array:
 _stop.defvjp(lambda x, mask: (x, mask), lambda mask, g: (jnp.where(mask, 0, g), None))
 
 
+@functools.partial(jax.jit, static_argnames="axis_name")
 def clip_gradient(
     x: Any,
     *,

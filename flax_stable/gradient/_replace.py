@@ -170,6 +170,7 @@ def replace_gradient(value_fn: Callable, gradient_fn: Callable) -> Callable:
     return call
 
 
+@jax.jit
 def straight_through_round(x: jax.typing.ArrayLike) -> jax.Array:
     """The nearest whole number (of two the even one), with the slope 1.
 
@@ -196,6 +197,7 @@ def straight_through_round(x: jax.typing.ArrayLike) -> jax.Array:
     return straight_through(jnp.round)(x)
 
 
+@jax.jit
 def straight_through_sign(x: jax.typing.ArrayLike) -> jax.Array:
     """1 from 0 on and -1 below, with the slope of `flax_stable.hard_tanh`.
 

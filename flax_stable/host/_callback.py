@@ -24,6 +24,13 @@ class Host(NamedTuple):
             "one by derivative, vjp or jvp, or use jax.lax.stop_gradient."
         )
 
+    def no_second(self) -> str:
+        return (
+            f"The host function {self.name} has no second derivative: its vjp and jvp "
+            "run outside JAX. Give the derivative of an elementwise function, or write "
+            "a flax_stable.custom_vjp that calls other host functions."
+        )
+
 
 def call(
     evaluate: Callable, types: list, vmap_method: str, operands: list

@@ -88,7 +88,7 @@ def host_function(
     Meshes: the arrays are brought together on one device and ``fn`` called once.  What
     it returns is on every device, unless it is elementwise or a cotangent: then it is
     laid out as the argument, if the type of that says how (on Explicit meshes).  Inside
-    `jax.shard_map` every device calls ``fn`` with its own part.
+    `jax.shard_map` (over all axes of the mesh) every device calls ``fn`` with its part.
 
     Residual: the arguments, and for ``vjp`` and ``jvp`` also the output.
 
@@ -174,13 +174,15 @@ def _elementwise(host: Host, derivative: Callable | tuple | None) -> Callable:
     def value(*args):
         x = args[0]
 
+        result = struct(x)
+
         def evaluate(batch, *arrays):
             found = run(what, host.fn, *arrays)
-            return [checked(what, found, x, batch, "as its arguments are")]
+            return [checked(what, found, result, batch, "as its arguments are")]
 
         # Of one rank they broadcast with leading axes too.
         flat = [jnp.reshape(a, (1,) * (x.ndim - a.ndim) + a.shape) for a in args]
-        (y,) = call(evaluate, [struct(x)], host.vmap_method, flat)
+        (y,) = call(evaluate, [result], host.vmap_method, flat)
         return laid_out(y, x)
 
     def promoted(args):
@@ -261,11 +263,6 @@ def _with_rule(host: Host, result_shape_dtypes: Any, forward_mode: bool) -> Call
 
         def jvp(primals, tangents):
             out = rule(*primals)
-            once = (
-                f"The host function {host.name} has no second derivative: its vjp and "
-                "jvp run outside JAX. Give the derivative of an elementwise function, "
-                "or write a flax_stable.custom_vjp that calls other host functions."
-            )
             pairs = zip(
                 of_floats(tangents, primals), of_floats(primals, primals), strict=True
             )
@@ -285,7 +282,7 @@ def _with_rule(host: Host, result_shape_dtypes: Any, forward_mode: bool) -> Call
                     of_floats(kept[1], kept[1]),
                 )
 
-            t = iter(push_forward(fixed((primals, out), once), moving))
+            t = iter(push_forward(fixed((primals, out), host.no_second()), moving))
             return out, jax.tree.map(
                 lambda y: next(t) if is_float(y) else symbolic_zero(y), out
             )
@@ -300,8 +297,9 @@ def _with_rule(host: Host, result_shape_dtypes: Any, forward_mode: bool) -> Call
             return out, (args, out)
 
         def bwd(kept, g):
-            args, out = kept
-            cts = iter(differential(host, kept, of_floats(g, out), transposed=True))
+            g = of_floats(g, kept[1])
+            (args, out), g = fixed((kept, g), host.no_second())
+            cts = iter(differential(host, (args, out), g, transposed=True))
             return jax.tree.map(lambda x: next(cts) if is_float(x) else None, args)
 
         rule.defvjp(fwd, bwd)

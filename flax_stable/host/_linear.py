@@ -55,6 +55,7 @@ def differential(
     The point is where it is taken: the arguments and the output.
     """
     flat, tree = jax.tree.flatten(point)
+    n = len(flat)
     args_types, out_types = jax.tree.map(struct, point)
 
     def jvp(batch, args, out, tangents):
@@ -83,8 +84,8 @@ def differential(
     results = of_floats(types, types)
 
     def evaluate(batch, *arrays):
-        args, out = jax.tree.unflatten(tree, arrays[: len(flat)])
-        vectors = list(arrays[len(flat) :])
+        args, out = jax.tree.unflatten(tree, arrays[:n])
+        vectors = list(arrays[n:])
         if given is not None:
             return rule(batch, args, out, vectors)
         by_other = functools.partial(other, batch, args, out)

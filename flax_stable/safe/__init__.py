@@ -5,7 +5,7 @@ it does not help: the NaN of the branch that is not taken times zero is NaN.  He
 and derivatives are chosen there, mostly 0: nothing flows back from where nothing is.
 
 For all of them: derivatives of every order, in forward and reverse mode, are finite for
-finite inputs.  One that is larger than 2^104 in float32 and bfloat16, 2^1000 in float64
+finite inputs.  One that is larger than 2^104 in float32 and bfloat16, 2^832 in float64
 or 2^15 in float16 is held there, so that its product with a zero tangent is zero.  NaN
 gives NaN.  float8, bfloat16 and float16 compute in float32 and round once.
 """

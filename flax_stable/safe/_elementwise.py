@@ -32,6 +32,9 @@ def sqrt(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
+    Accuracy: in float32 errors observed stay below 0.6 and 2 ULP in value and first
+    derivative, in float16 and bfloat16 below 0.51 ULP over all inputs.
+
     Raises:
       TypeError: ``x`` is complex.
 
@@ -69,6 +72,9 @@ def log(
     Limits: inf in value, 0 in every derivative.
 
     Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 1.5 and 0.6 ULP in value and first
+    derivative, in float16 and bfloat16 below 0.51 ULP over all inputs.
 
     Raises:
       TypeError: ``x`` is complex.
@@ -237,6 +243,9 @@ def arccos(x: jax.typing.ArrayLike) -> jax.Array:
     are 0 elsewhere, at both ends too.
 
     Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 2.5 and 2 ULP in value and first
+    derivative, in float16 and bfloat16 below 0.51 ULP over all inputs.
 
     Raises:
       TypeError: ``x`` is complex.
