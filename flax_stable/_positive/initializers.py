@@ -118,7 +118,7 @@ def moment_preserving(
     linear: their gradients then neither vanish nor explode.  A first layer of signed
     weights gets there by a bias of ``mean``.
 
-    Through 32 layers of widths 256 and 1024, of relu, celu or softplus, from inputs as
+    Through 32 layers of widths 256 to 1024, of relu, celu or softplus, from inputs as
     above: the root mean squares of activations, and of the gradients of their mean,
     stay within a factor of 5.  From independent standard normal inputs relu and celu
     stay within 10 at width 256; softplus does not, whose gradients fall with the number
@@ -189,7 +189,7 @@ def fan_in_constant(
     of a layer start equal, as do their gradients: use it for one layer, for an average
     that is to be learned, or where something else tells units apart.
 
-    Through 32 layers of widths 256 and 1024, of relu, celu or softplus, from inputs
+    Through 32 layers of widths 256 to 1024, of relu, celu or softplus, from inputs
     ``activation(s)`` with normal ``s`` of this mean: the root mean squares of
     activations, and of the gradients of their mean, stay within a factor of 5.
 
@@ -254,12 +254,12 @@ def icnn_initializers(
     6)))`, :math:`\mathrm{Var}\, w = 1 / n` and :math:`b = -n\, \mathrm{E}\, w / \sqrt{2
     \pi}`.  That serves a few layers.  Its fixed point repels: a relu of growing signals
     exceeds what the bias takes away, one of fading signals falls short of it, and
-    within 32 layers of widths 256 and 1024 all units are dead.  The defaults here are
+    within 32 layers of width 256 all units are dead.  The defaults here are
     for depth: pre-activations are two standard deviations above 0, where a convex
     activation is nearly linear, and most of their variance comes fresh from the inputs
     of the network, by the skip connections that an input-convex network has anyway.
 
-    Through 32 layers of widths 256 and 1024, of relu, celu or softplus, with skip
+    Through 32 layers of widths 256 to 1024, of relu, celu or softplus, with skip
     connections from normal inputs: the root mean squares of activations, and of the
     gradients of their mean, stay within a factor of 5.
 

@@ -61,13 +61,13 @@ def through_layers(scheme, activation, width, start="kept"):
     x = normal(EXAMPLES, width)
     if start == "kept":
         x = f(mean + x)
-    # What signed kernels of their own make of normal inputs.
+    # What signed kernels, of their own for each layer, make of normal inputs.
     skips = math.sqrt(skip) * normal(LAYERS, EXAMPLES, width, seed=1)
     found = scales(list(ACTIVATIONS).index(activation), kernels, bias, skips, x)
     return [float(jnp.max(s) / jnp.min(s)) for s in found]
 
 
-@pytest.mark.parametrize("width", [256, 1024])
+@pytest.mark.parametrize("width", [256, 512, 1024])
 def test_scales_stay_through_32_layers(width):
     for scheme in ("moment_preserving", "fan_in_constant", "icnn_initializers"):
         for activation in ACTIVATIONS:
