@@ -82,13 +82,20 @@ def slopes(
     lost = ~known[:, :, 0].any(axis=2)[:, :, None, None, :]
     known &= sure | ~lost | (sixth == 0)
     rank = np.where(known, rank, np.inf)
-    flat = (rows, n, -1, m)
-    best = np.argmin(rank.reshape(flat), axis=2, keepdims=True)
-    found = [
-        np.take_along_axis(array.reshape(flat), best, axis=2)[:, :, 0].transpose(
-            0, 2, 1
-        )
-        for array in (np.where(known, sixth, np.nan), 2 * off)
-    ]
-    slope, slack = found
+    best = np.argmin(rank, axis=3, keepdims=True)
+    slope, slack, rank = (
+        np.take_along_axis(array, best, axis=3)[:, :, :, 0]
+        for array in (np.where(known, sixth, np.nan), 2 * off, rank)
+    )
+    chosen = np.argmin(rank, axis=2, keepdims=True)
+    # Two sure ones that differ: of a wave the longer steps see nothing.
+    with np.errstate(invalid="ignore"):
+        differ = np.abs(slope[:, :, 0] - slope[:, :, 1]) > slack.sum(axis=2)
+    differ &= np.isfinite(slack).all(axis=2)
+    shorter = np.argmin(np.abs(width[:, :, :: steps // 2, 0]), axis=2)
+    chosen[:, :, 0] = np.where(differ, shorter[..., None], chosen[:, :, 0])
+    slope, slack = (
+        np.take_along_axis(array, chosen, axis=2)[:, :, 0].transpose(0, 2, 1)
+        for array in (slope, slack)
+    )
     return slope, np.where(np.isnan(slope), np.inf, slack)
