@@ -172,7 +172,8 @@ def second_order(s: Setting) -> Iterator[RuleRow]:
             never_nan=finite,
         )
     if s.found.again is not None and s.found.jacobian is not None:
-        finite = judged[:, None, None] & np.isfinite(s.found.jacobian)
+        finite = (judged & np.isfinite(s.table).all(axis=1))[:, None, None]
+        finite = finite & np.isfinite(s.found.jacobian)
         yield compare(
             "second order, by the cotangent",
             s.place("the derivative of reverse mode by the cotangent", 1, (2,)),
@@ -180,6 +181,6 @@ def second_order(s: Setting) -> Iterator[RuleRow]:
             same(np.where(finite, s.found.jacobian, np.nan), s.expected.jacobian),
             s.tolerance,
             extra=s.ulps * s.cancelling(),
-            never_nan=finite & np.isfinite(s.table).all(axis=1)[:, None, None],
+            never_nan=finite,
             ending="; the former is that which reverse mode multiplies by",
         )
