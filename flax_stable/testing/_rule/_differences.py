@@ -40,7 +40,9 @@ def stencil(
 def _steps(table: np.ndarray) -> np.ndarray:
     """Powers of two: by row, by element, and by scale and halving."""
     halved = 2.0 ** -np.arange(2, 2 + _HALVINGS)
-    own = np.where(np.isfinite(table) & (table != 0), np.abs(table), 1.0)
+    # What is nearly subnormal may be zero to a function that computes in float32.
+    ordinary = np.isfinite(table) & (np.abs(table) > 1e-37)
+    own = np.where(ordinary, np.abs(table), 1.0)
     own = np.ldexp(1.0, np.frexp(own)[1] - 1)
     both = np.stack([np.ones_like(own), own], axis=-1)
     return (both[..., None] * halved).reshape(*table.shape, -1)
@@ -95,7 +97,9 @@ def slopes(
     shorter = np.argmin(np.abs(width[:, :, :: steps // 2, 0]), axis=2)
     chosen[:, :, 0] = np.where(differ, shorter[..., None], chosen[:, :, 0])
     slope, slack = (
-        np.take_along_axis(array, chosen, axis=2)[:, :, 0].transpose(0, 2, 1)
-        for array in (slope, slack)
+        np.take_along_axis(array, chosen, axis=2)[:, :, 0] for array in (slope, slack)
     )
+    # Or they are lost in a function that computes in less than float64, or in steps.
+    slope = np.where(differ & (slope == 0), np.nan, slope).transpose(0, 2, 1)
+    slack = slack.transpose(0, 2, 1)
     return slope, np.where(np.isnan(slope), np.inf, slack)
