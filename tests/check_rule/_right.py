@@ -212,6 +212,10 @@ RIGHT = {
     "identity": Right(identity, (X,)),
     "reciprocal": Right(reciprocal, (X,), {"domain": (1e-12, 1e12)}),
     "step": Right(step, (X,)),
+    "rounding": Right(lambda x: jnp.round(x), (X,), {"skip": PLACES}),
+    "in float32": Right(
+        lambda x: jnp.sin(x.astype(jnp.float32)), (X,), {"skip": PLACES}
+    ),
     "scaled": Right(scaled(0.5), (X,), {"domain": (-20, 20)}),
     "negated": Right(
         functools.partial(product, np.float32(-1)), (X,), {"skip": ("shard_map",)}

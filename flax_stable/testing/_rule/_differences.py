@@ -9,6 +9,7 @@ from ._points import Interval
 # Steps are of two scales, 1 and the point's own size: a quarter of it, and halved this
 # many times.
 _HALVINGS = 14
+_EPS = float(np.finfo(np.float64).eps)
 
 
 def stencil(
@@ -49,12 +50,13 @@ def _steps(table: np.ndarray) -> np.ndarray:
 
 
 def slopes(
-    at: np.ndarray, nodes: np.ndarray, width: np.ndarray
+    at: np.ndarray, nodes: np.ndarray, width: np.ndarray, eps: float = _EPS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slopes by row, output and input element, and by how much they may be off.
 
     ``at`` holds the function at the rows of the table, ``nodes`` at the points of the
-    stencil.  The slope is NaN where nothing is known of it.
+    stencil; ``eps`` is the unit of rounding that it computes with.  The slope is NaN
+    where nothing is known of it.
     """
     rows, n, steps, _, m = nodes.shape
     shape = (rows, n, 2, steps // 2, m)
@@ -66,14 +68,14 @@ def slopes(
         gap = (nodes[..., 0, :] - 2 * center + nodes[..., 1, :]) / (width / 2)
         gap = gap.reshape(shape)
         kink = np.abs(2 * gap[..., 2:, :] - gap[..., 1:-1, :]) / 2
-        noise = 4 * np.finfo(np.float64).eps * np.abs(nodes).max(axis=-2) / width
+        noise = (4 * eps * np.abs(nodes).max(axis=-2) / width).reshape(shape)
         # Richardson: what is of the second and of the fourth power of a step cancels.
         fourth = (4 * central[..., 1:, :] - central[..., :-1, :]) / 3
         sixth = (16 * fourth[..., 1:, :] - fourth[..., :-1, :]) / 15
         off = np.abs(fourth[..., 1:, :] - fourth[..., :-1, :])
         # Two in a row: one alone may be close by chance.
         off[..., :-1, :] = np.maximum(off[..., :-1, :], off[..., 1:, :])
-        off += kink + noise.reshape(shape)[..., 2:, :]
+        off += kink + noise[..., 2:, :]
         known = np.isfinite(sixth) & np.isfinite(off)
         share = off / np.abs(sixth)
         # The surest in relation to itself, or else the least uncertain.
@@ -100,6 +102,12 @@ def slopes(
         np.take_along_axis(array, chosen, axis=2)[:, :, 0] for array in (slope, slack)
     )
     # Or they are lost in a function that computes in less than float64, or in steps.
-    slope = np.where(differ & (slope == 0), np.nan, slope).transpose(0, 2, 1)
+    hidden = differ & (slope == 0)
+    # Far out steps of scale 1, where they can be told from rounding, must agree.
+    far = width[:, :, steps // 2, :] > 2.0**15 * width[:, :, 0, :]
+    with np.errstate(invalid="ignore"):
+        heard = noise[:, :, 0].min(axis=2) < 1e-3 * np.abs(slope)
+    hidden |= far & heard & (rank[:, :, 0] >= 0)
+    slope = np.where(hidden, np.nan, slope).transpose(0, 2, 1)
     slack = slack.transpose(0, 2, 1)
     return slope, np.where(np.isnan(slope), np.inf, slack)

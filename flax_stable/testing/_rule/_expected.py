@@ -1,6 +1,7 @@
 """What value and derivatives ought to be, and how well that is known."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -186,6 +187,7 @@ def _from_differences(
     with in_float64():
         wide = _wide(subject.inputs)
         outputs = jax.eval_shape(subject.call, *wide)
+        eps = _unit(subject.call, wide)
         here, around = differentiate(
             Job(subject.call, wide, outputs, near, wanted),
             Job(
@@ -209,13 +211,15 @@ def _from_differences(
     def differences(at: np.ndarray, around: np.ndarray, own: np.ndarray | None):
         """The slope, and how much the rule says that it changes nearby."""
         around = around.reshape(*nodes.shape[:-1], around.shape[-1])
-        slope, slack = slopes(by_sample(at)[0], around, width)
+        slope, slack = slopes(by_sample(at)[0], around, width, eps)
         spread = np.zeros((1, *slope.shape)) if own is None else by_sample(own)
         found = _between(slope + _spread(spread), slack)
         # Waves that a unit of rounding spans tell nothing.
         with np.errstate(invalid="ignore"):
             waves = found.high - found.low > 0.1 * np.abs(slope)
         waves &= (np.abs(table) > _LARGE)[:, None, :]
+        # Nor are steps seen where float64 knows nothing but whole numbers.
+        waves |= (spread == 0).all(axis=0) & (np.abs(table) > 2.0**52)[:, None, :]
         return found._replace(center=np.where(waves, np.nan, found.center))
 
     values = by_sample(here.value)
@@ -226,6 +230,13 @@ def _from_differences(
         return [value, jacobian, _unknown(table, subject, 2)]
     curvature = here.second.get("reverse over reverse")
     return [value, jacobian, differences(here.pulled[:, 0], gradients, curvature)]
+
+
+def _unit(call: Callable, inputs: Sequence[Any]) -> float:
+    """The unit of rounding of a function of float64, which may cast to less inside."""
+    text = str(jax.make_jaxpr(call)(*inputs))
+    dtypes = set(re.findall(r"new_dtype=(b?float(?:16|32))\b", text)) | {"float64"}
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
 
 
 def _spread(samples: np.ndarray) -> np.ndarray:
