@@ -98,7 +98,8 @@ def check_rule(
     - the error of the differences.
 
     Nothing is multiplied by the size of an array.  A result too large for the dtype may
-    be infinite.  NaN at a point where the value is finite is wrong, known or not.  So
+    be infinite.  NaN at a point where the value is finite is wrong, known or not, but
+    where one of several derivatives is infinite and zero times that is added.  So
     are first derivatives that are lost far out: that of `jax.numpy.tanh` is, from 9 on,
     and passes with ``atol=1e-6`` only.
 

@@ -60,7 +60,8 @@ def first_order(s: Setting) -> Iterator[RuleRow]:
     """The Jacobian, element by element, in both modes, and its linearity."""
     jacobian = s.found.jacobian
     extra = s.ulps * s.cancelling()
-    finite = np.isfinite(s.table).all(axis=1)[:, None, None]
+    ordinary = np.isfinite(s.table).all(axis=1) & ~s.overflowing()
+    finite = ordinary[:, None, None]
     if s.found.value is not None:
         finite = finite & np.isfinite(s.found.value)[:, :, None]
     if jacobian is None:
@@ -143,7 +144,7 @@ def second_order(s: Setting) -> Iterator[RuleRow]:
     """Derivatives of the gradient for a fixed cotangent, in each way."""
     judged = s.bounded
     if len(s.subject.labels) > 1:
-        judged = judged & np.isfinite(s.table).all(axis=1)
+        judged = judged & np.isfinite(s.table).all(axis=1) & ~s.overflowing()
     u = np.abs(weights(len(s.subject.out_labels), 1))
     size = np.abs(np.nan_to_num(s.expected.jacobian.center, posinf=0, neginf=0))
     gradient = np.einsum("pmn,m->pn", np.maximum(size, s.cancelling()), u)
@@ -172,7 +173,8 @@ def second_order(s: Setting) -> Iterator[RuleRow]:
             never_nan=finite,
         )
     if s.found.again is not None and s.found.jacobian is not None:
-        finite = judged[:, None, None] & np.isfinite(s.found.jacobian)
+        finite = (judged & np.isfinite(s.table).all(axis=1))[:, None, None]
+        finite = finite & np.isfinite(s.found.jacobian)
         yield compare(
             "second order, by the cotangent",
             s.place("the derivative of reverse mode by the cotangent", 1, (2,)),
@@ -180,6 +182,6 @@ def second_order(s: Setting) -> Iterator[RuleRow]:
             same(np.where(finite, s.found.jacobian, np.nan), s.expected.jacobian),
             s.tolerance,
             extra=s.ulps * s.cancelling(),
-            never_nan=finite & np.isfinite(s.table).all(axis=1)[:, None, None],
+            never_nan=finite,
             ending="; the former is that which reverse mode multiplies by",
         )

@@ -9,6 +9,7 @@ from ._points import Interval
 # Steps are of two scales, 1 and the point's own size: a quarter of it, and halved this
 # many times.
 _HALVINGS = 14
+_EPS = float(np.finfo(np.float64).eps)
 
 
 def stencil(
@@ -40,19 +41,22 @@ def stencil(
 def _steps(table: np.ndarray) -> np.ndarray:
     """Powers of two: by row, by element, and by scale and halving."""
     halved = 2.0 ** -np.arange(2, 2 + _HALVINGS)
-    own = np.where(np.isfinite(table) & (table != 0), np.abs(table), 1.0)
+    # What is nearly subnormal may be zero to a function that computes in float32.
+    ordinary = np.isfinite(table) & (np.abs(table) > 1e-37)
+    own = np.where(ordinary, np.abs(table), 1.0)
     own = np.ldexp(1.0, np.frexp(own)[1] - 1)
     both = np.stack([np.ones_like(own), own], axis=-1)
     return (both[..., None] * halved).reshape(*table.shape, -1)
 
 
 def slopes(
-    at: np.ndarray, nodes: np.ndarray, width: np.ndarray
+    at: np.ndarray, nodes: np.ndarray, width: np.ndarray, eps: float = _EPS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slopes by row, output and input element, and by how much they may be off.
 
     ``at`` holds the function at the rows of the table, ``nodes`` at the points of the
-    stencil.  The slope is NaN where nothing is known of it.
+    stencil; ``eps`` is the unit of rounding that it computes with.  The slope is NaN
+    where nothing is known of it.
     """
     rows, n, steps, _, m = nodes.shape
     shape = (rows, n, 2, steps // 2, m)
@@ -64,14 +68,14 @@ def slopes(
         gap = (nodes[..., 0, :] - 2 * center + nodes[..., 1, :]) / (width / 2)
         gap = gap.reshape(shape)
         kink = np.abs(2 * gap[..., 2:, :] - gap[..., 1:-1, :]) / 2
-        noise = 4 * np.finfo(np.float64).eps * np.abs(nodes).max(axis=-2) / width
+        noise = (4 * eps * np.abs(nodes).max(axis=-2) / width).reshape(shape)
         # Richardson: what is of the second and of the fourth power of a step cancels.
         fourth = (4 * central[..., 1:, :] - central[..., :-1, :]) / 3
         sixth = (16 * fourth[..., 1:, :] - fourth[..., :-1, :]) / 15
         off = np.abs(fourth[..., 1:, :] - fourth[..., :-1, :])
         # Two in a row: one alone may be close by chance.
         off[..., :-1, :] = np.maximum(off[..., :-1, :], off[..., 1:, :])
-        off += kink + noise.reshape(shape)[..., 2:, :]
+        off += kink + noise[..., 2:, :]
         known = np.isfinite(sixth) & np.isfinite(off)
         share = off / np.abs(sixth)
         # The surest in relation to itself, or else the least uncertain.
@@ -82,13 +86,28 @@ def slopes(
     lost = ~known[:, :, 0].any(axis=2)[:, :, None, None, :]
     known &= sure | ~lost | (sixth == 0)
     rank = np.where(known, rank, np.inf)
-    flat = (rows, n, -1, m)
-    best = np.argmin(rank.reshape(flat), axis=2, keepdims=True)
-    found = [
-        np.take_along_axis(array.reshape(flat), best, axis=2)[:, :, 0].transpose(
-            0, 2, 1
-        )
-        for array in (np.where(known, sixth, np.nan), 2 * off)
-    ]
-    slope, slack = found
+    best = np.argmin(rank, axis=3, keepdims=True)
+    slope, slack, rank = (
+        np.take_along_axis(array, best, axis=3)[:, :, :, 0]
+        for array in (np.where(known, sixth, np.nan), 2 * off, rank)
+    )
+    chosen = np.argmin(rank, axis=2, keepdims=True)
+    # Two sure ones that differ: of a wave the longer steps see nothing.
+    with np.errstate(invalid="ignore"):
+        differ = np.abs(slope[:, :, 0] - slope[:, :, 1]) > slack.sum(axis=2)
+    differ &= np.isfinite(slack).all(axis=2)
+    shorter = np.argmin(np.abs(width[:, :, :: steps // 2, 0]), axis=2)
+    chosen[:, :, 0] = np.where(differ, shorter[..., None], chosen[:, :, 0])
+    slope, slack = (
+        np.take_along_axis(array, chosen, axis=2)[:, :, 0] for array in (slope, slack)
+    )
+    # Or they are lost in a function that computes in less than float64, or in steps.
+    hidden = differ & (slope == 0)
+    # Far out steps of scale 1, where they can be told from rounding, must agree.
+    far = width[:, :, steps // 2, :] > 2.0**15 * width[:, :, 0, :]
+    with np.errstate(invalid="ignore"):
+        heard = noise[:, :, 0].min(axis=2) < 1e-3 * np.abs(slope)
+    hidden |= far & heard & (rank[:, :, 0] >= 0)
+    slope = np.where(hidden, np.nan, slope).transpose(0, 2, 1)
+    slack = slack.transpose(0, 2, 1)
     return slope, np.where(np.isnan(slope), np.inf, slack)

@@ -1,6 +1,7 @@
 """What value and derivatives ought to be, and how well that is known."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ from ._subject import Subject, first_line
 
 # Results may be right for inputs this many units of rounding away.
 NEARBY = 4
+# How far of that the samples are, in no simple ratio, which a wave could fit.
+_SHARES = (1, 0.6180, 0.3367, 0.9137, 0.5413, 0.2729)
+# From here on the rule must not oscillate for differences to be believed.
+_LARGE = 2.0**20
 
 
 class Expected(NamedTuple):
@@ -86,12 +91,11 @@ def _nearby(subject: Subject, table: np.ndarray) -> np.ndarray:
     tiny = float(info.smallest_normal)
     random = np.random.default_rng(3)
     # Of several elements each moves in a direction of its own.
-    draws = 1 if table.shape[1] == 1 else 3
-    signs = random.choice([-1.0, 1.0], (draws, *table.shape))
+    signs = random.choice([-1.0, 1.0], (3, *table.shape))
     found = [table]
-    for sign in (*signs, *-signs):
+    for sign, share in zip((*signs, *-signs), _SHARES, strict=True):
         with np.errstate(over="ignore"):
-            moved = table * (1 + sign * NEARBY * float(info.eps))
+            moved = table * (1 + share * sign * NEARBY * float(info.eps))
         # A subnormal number may be read as zero, and zero has two sides.
         found.append(np.where(np.abs(table) < tiny, tiny * sign, moved))
     found.append(np.where(np.abs(table) < tiny, np.copysign(0.0, table), table))
@@ -155,8 +159,17 @@ def _from_reference(
         lost = np.isinf(by_sample).all(axis=0)
         lost[~np.isfinite(samples[0]).all(axis=-1)] = False
         by_sample[0][lost] = np.nan
-        expected.append(_between(by_sample, np.zeros(by_sample.shape[1:])))
+        expected.append(_between(by_sample, _rounding(order, by_sample, arrays[0])))
     return expected
+
+
+def _rounding(order: int, samples: np.ndarray, value: np.ndarray | None) -> np.ndarray:
+    """What autodiff may lose in float64 where it adds to the value or beside it."""
+    largest = np.nan_to_num(np.abs(samples[0]), posinf=0.0)
+    if order and value is not None:
+        values = np.nan_to_num(np.abs(value[: len(largest)]), posinf=0.0).max(axis=1)
+        largest = np.maximum(largest, values.reshape(-1, *[1] * (largest.ndim - 1)))
+    return 16 * float(np.finfo(np.float64).eps) * largest
 
 
 def _from_differences(
@@ -174,6 +187,7 @@ def _from_differences(
     with in_float64():
         wide = _wide(subject.inputs)
         outputs = jax.eval_shape(subject.call, *wide)
+        eps = _unit(subject.call, wide)
         here, around = differentiate(
             Job(subject.call, wide, outputs, near, wanted),
             Job(
@@ -197,9 +211,16 @@ def _from_differences(
     def differences(at: np.ndarray, around: np.ndarray, own: np.ndarray | None):
         """The slope, and how much the rule says that it changes nearby."""
         around = around.reshape(*nodes.shape[:-1], around.shape[-1])
-        slope, slack = slopes(by_sample(at)[0], around, width)
+        slope, slack = slopes(by_sample(at)[0], around, width, eps)
         spread = np.zeros((1, *slope.shape)) if own is None else by_sample(own)
-        return _between(slope + _spread(spread), slack)
+        found = _between(slope + _spread(spread), slack)
+        # Waves that a unit of rounding spans tell nothing.
+        with np.errstate(invalid="ignore"):
+            waves = found.high - found.low > 0.1 * np.abs(slope)
+        waves &= (np.abs(table) > _LARGE)[:, None, :]
+        # Nor are steps seen where float64 knows nothing but whole numbers.
+        waves |= (spread == 0).all(axis=0) & (np.abs(table) > 2.0**52)[:, None, :]
+        return found._replace(center=np.where(waves, np.nan, found.center))
 
     values = by_sample(here.value)
     value = _between(values, np.zeros(values.shape[1:]))
@@ -209,6 +230,13 @@ def _from_differences(
         return [value, jacobian, _unknown(table, subject, 2)]
     curvature = here.second.get("reverse over reverse")
     return [value, jacobian, differences(here.pulled[:, 0], gradients, curvature)]
+
+
+def _unit(call: Callable, inputs: Sequence[Any]) -> float:
+    """The unit of rounding of a function of float64, which may cast to less inside."""
+    text = str(jax.make_jaxpr(call)(*inputs))
+    dtypes = set(re.findall(r"new_dtype=(b?float(?:16|32))\b", text)) | {"float64"}
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
 
 
 def _spread(samples: np.ndarray) -> np.ndarray:

@@ -53,6 +53,21 @@ class Setting(NamedTuple):
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(expected.high - expected.low, nan=0.0, posinf=0.0)
 
+    def overflowing(self) -> np.ndarray:
+        """Where one of several derivatives is infinite, by row of the table.
+
+        There too others are NaN, if they are added to zero times that.
+        """
+        if len(self.subject.labels) == 1:
+            return np.zeros(len(self.table), bool)
+        largest = float(jnp.finfo(self.tolerance.dtype).max)
+        size = np.abs(self.expected.jacobian.center)
+        found = (size > largest).any(axis=(1, 2))
+        found |= (np.abs(self.expected.second.center) > largest).any(axis=(1, 2))
+        if self.found.jacobian is not None:
+            found |= np.isinf(self.found.jacobian).any(axis=(1, 2))
+        return found
+
     def conditioning(self) -> np.ndarray:
         """How much values change if each input moves to where it hurts, by output."""
         slopes = np.nan_to_num(self.expected.jacobian.center, posinf=0, neginf=0)
@@ -72,6 +87,7 @@ class Setting(NamedTuple):
         own = infinite[:, None, :] & np.isfinite(expected.center)
         own &= expected.center != 0
         excused = infinite.any(axis=1)[:, None, None] & np.isnan(got) & ~own
+        excused |= self.overflowing()[:, None, None] & np.isnan(got)
         if len(self.subject.labels) == 1:
             return expected
         return expected._replace(center=np.where(excused, np.nan, expected.center))
