@@ -49,7 +49,8 @@ def standardize(
     taken off in two steps, so that the rounding of its mean does no harm either.
 
     Limits: a row that holds inf or NaN is NaN.  A constant row is 0 for a positive
-    ``epsilon``.
+    ``epsilon``.  So is one whose variance overflows, by deviations beyond 1e19 in
+    float32 and bfloat16; of `jax.nn` it is NaN.
 
     Residual: the input (and the other arguments as they came).
 
