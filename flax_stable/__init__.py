@@ -46,5 +46,6 @@ from ._gated.units import glu as glu
 from ._gated.units import reglu as reglu
 from ._gated.units import swiglu as swiglu
 from ._positive import near_permutation as near_permutation
+from ._reproducible import reproducible_value_and_grad as reproducible_value_and_grad
 
 __version__ = "0.1.0"
