@@ -51,11 +51,11 @@ def reproducible_value_and_grad(
 
     Returns:
       A function of ``(params, batch)``, for `jax.jit` or on its own, that returns the
-      loss, in float32 or wider, and its gradient.  The batch is a pytree of arrays with the same leading
-      axis; parameters and batch may be laid out over the mesh in any way.  The gradient
-      is laid out as the parameters are, but inside of `jax.jit` on Auto axes, where
-      every device has it whole and its user takes what it needs.  It can be transformed
-      in forward mode only.
+      loss, in float32 or wider, and its gradient.  The batch is a pytree of arrays with
+      one leading axis; parameters and batch may be laid out over the mesh in any way.
+      The gradient is laid out as the parameters are, but inside of `jax.jit` on Auto
+      axes, where every device has it whole and its user takes what it needs.  It can be
+      transformed in forward mode only.
 
     Raises:
       ValueError: ``groups`` is below 1; when called: the batch is empty or has an array

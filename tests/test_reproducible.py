@@ -160,7 +160,7 @@ def sharded_without_a_mesh():
         (lambda: called(rows=0), "batch[0] has shape (0, 12)"),
         (
             sharded_without_a_mesh,
-            "expects a mesh for params on 8 devices, but got none",
+            "a mesh for params on 8 devices, but got none",
         ),
         (whole_mesh_inside, "inside of jax.shard_map"),
     ],
