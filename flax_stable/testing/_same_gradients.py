@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ._placement import describe_axes, is_spec, named_leaves
@@ -258,7 +259,7 @@ def _gradient(loss, params, batch, placement):
         gradient = compiled(*args)
     placed = dict(named_leaves(gradient, "assert_same_gradients"))
     devices = set().union(*(leaf.sharding.device_set for leaf in placed.values()))
-    fetched = {path: np.asarray(leaf) for path, leaf in placed.items()}
+    fetched = {path: _fetch(leaf) for path, leaf in placed.items()}
     try:
         chex.assert_tree_all_finite(fetched)
     except AssertionError as e:
@@ -271,6 +272,13 @@ def _gradient(loss, params, batch, placement):
         dict(collectives.most_common()),
         tuple(sorted(devices, key=lambda d: d.id)),
     )
+
+
+def _fetch(leaf: jax.Array) -> np.ndarray:
+    """The whole array, of which other processes may hold parts."""
+    if not leaf.is_fully_addressable:
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> LeafDifference:
