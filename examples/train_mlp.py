@@ -31,6 +31,8 @@ import functools
 import sys
 
 import numpy as np
+
+import flax_stable as fs
 from mlp.data import HELD_OUT, load_data, rows_of
 from mlp.meshes import available, compare_meshes, fetch, make_mesh
 from mlp.model import apply_jax_nn, kept_bytes, make_loss, make_model
@@ -38,8 +40,6 @@ from mlp.options import choose_mesh, parse_options
 from mlp.processes import ending_together, join, say, spawn
 from mlp.report import accuracy, plot, sha256
 from mlp.training import as_loss, make_value_and_grad, train
-
-import flax_stable as fs
 
 
 def main(argv=None):

@@ -1,6 +1,7 @@
 """Meshes, what is laid out on them, and the table that compares them."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,7 +46,7 @@ def place(tree, specs, mesh):
 def feed(data, rows, mesh):
     """A batch on a mesh, of which each process reads its own part."""
     sharding = NamedSharding(mesh, BATCH_SPEC)
-    parts = sharding.addressable_devices_indices_map(rows.shape).values()
+    parts: Any = sharding.addressable_devices_indices_map(rows.shape).values()
     bounds = [part.indices(len(rows)) for (part,) in parts]
     mine = rows[min(b[0] for b in bounds) : max(b[1] for b in bounds)]
     return tuple(

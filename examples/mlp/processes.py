@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -52,7 +53,7 @@ def join(options):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     if not options.coordinator:
         return make_cpu_devices(options.cpu_devices)
-    limits = {
+    limits: Any = {
         "initialization_timeout": ARRIVAL,
         "heartbeat_timeout_seconds": SILENCE,
         "shutdown_timeout_seconds": FAREWELL,
@@ -134,11 +135,10 @@ def spawn(entry, argv, count):
         finally:
             for child in children:
                 child.kill()
-                child.wait()
-                child.stdin.close()
+                child.communicate()
         if failed is not None:
-            log = Path(folder, str(failed)).read_text().strip()
-            return _describe(failed, children[failed].returncode, count, log)
+            said = Path(folder, str(failed)).read_text().strip()
+            return _describe(failed, children[failed].returncode, count, said)
     return None
 
 
@@ -154,13 +154,13 @@ def _first_failure(children):
         time.sleep(0.05)
 
 
-def _describe(process, code, count, log):
+def _describe(process, code, count, said):
     if code < 0:
         end = f"was ended by {signal.Signals(-code).name}"
     else:
         end = f"ended with status {code}"
     text = f"process {process} of {count} {end}; the others were stopped"
-    return Stop(f"{text}\n{log}" if log else text, max(code, 1))
+    return Stop(f"{text}\n{said}" if said else text, max(code, 1))
 
 
 def _end_with_parent():
