@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from mlp.processes import Stop, first_line, say
+from mlp.processes import Stop, first_line, is_lost, say
 
 KIND = "flax_stable/examples/train_mlp.py"
 # What a run cannot change half-way; its mesh, processes and length it can.
@@ -119,6 +119,8 @@ def read(manager, path, step, **args):
     try:
         return manager.restore(step, args=ocp.args.Composite(**args))
     except Exception as e:
+        if is_lost(e):
+            raise
         raise Stop(
             f"{path} cannot be read as a checkpoint of this program, and was left as "
             f"it is; move it away to go on from an older one: {first_line(e)}"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ ARRIVAL, SILENCE, FAREWELL = 60, 10, 20
 # The exit status of a process that stops because it lost another one.
 LOST = 3
 PARENT = "TRAIN_MLP_ENDS_WITH_ITS_PARENT"
+# JAX tells a lost connection by errors of many types, all with a code in front.
+CODES = "UNKNOWN", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "ABORTED"
 
 
 class Stop(Exception):
@@ -73,7 +76,13 @@ def join(options):
 
 
 def first_line(error):
-    return str(error).strip().partition("\n")[0]
+    return textwrap.shorten(str(error).strip().partition("\n")[0], 160)
+
+
+def is_lost(error):
+    """Whether an error says that another process is gone or does not answer."""
+    told = isinstance(error, jax.errors.JaxRuntimeError) or str(error).startswith(CODES)
+    return told and jax.distributed.is_initialized()
 
 
 @contextlib.contextmanager
@@ -93,8 +102,7 @@ def ending_together():
     except Exception as e:
         if not jax.distributed.is_initialized() or jax.process_count() == 1:
             raise
-        lost = isinstance(e, jax.errors.JaxRuntimeError)
-        if lost:
+        if lost := is_lost(e):
             print(
                 f"train_mlp.py: process {jax.process_index()} of {jax.process_count()} "
                 "lost another one, and stopped; start all of them again with --resume: "
