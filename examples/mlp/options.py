@@ -51,7 +51,7 @@ def parse_options(argv, description):
     add("--learning-rate", type=float, default=1e-2, help="of Adam")
     add("--seed", type=int, default=0, help="of parameters and batches")
     add("--plot", type=Path, metavar="FILE", help="picture of the loss curve to write")
-    compare = "before training, gradients on other meshes; after it, other steps' time"
+    compare = "a new run's gradients on other meshes, the price of --reproducible"
     add("--compare", action=argparse.BooleanOptionalAction, default=True, help=compare)
 
     bits = "the same bits on every mesh, from groups of a batch, at some cost"

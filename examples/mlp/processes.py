@@ -56,8 +56,12 @@ def join(options):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     if not options.coordinator:
         return make_cpu_devices(options.cpu_devices)
+    # JAX's own way to give up is an abort that names nothing.
+    patience = threading.Timer(ARRIVAL, _give_up, [options.coordinator])
+    patience.daemon = True
+    patience.start()
     limits: Any = {
-        "initialization_timeout": ARRIVAL,
+        "initialization_timeout": 2 * ARRIVAL,
         "heartbeat_timeout_seconds": SILENCE,
         "shutdown_timeout_seconds": FAREWELL,
     }
@@ -70,9 +74,21 @@ def join(options):
         )
     except (RuntimeError, ValueError) as e:
         raise Stop(
-            f"argument --coordinator: found no other processes by "
-            f"{options.coordinator!r} in {ARRIVAL} seconds: {first_line(e)}"
+            f"argument --coordinator: no processes could join at "
+            f"{options.coordinator!r}: {first_line(e)}"
         ) from e
+    finally:
+        patience.cancel()
+
+
+def _give_up(address):
+    print(
+        f"train_mlp.py: argument --coordinator: not all processes came to {address!r} "
+        f"in {ARRIVAL} seconds",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def first_line(error):
