@@ -2,12 +2,10 @@
 
 import gc
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pytest
-from _runs import start, trained
+from _runs import trained
 
 from mlp.processes import Stop
 
@@ -53,30 +51,6 @@ def test_another_mesh_goes_on_to_the_same_bits(copy, whole):
     found, bits = again(copy)
     assert (found.losses, bits) == ([], whole)
     assert found.loss > 0
-
-
-def test_a_run_killed_during_a_save_goes_on_to_the_same_bits(whole, tmp_path):
-    folder = tmp_path / "checkpoints"
-    arguments = f"--no-compare --steps 100000 --save-every 1 --checkpoint-dir {folder}"
-    process = start(*CASE.split(), *arguments.split())
-    while not (folder / "3").exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.001)
-
-    def unfinished():
-        return [path.name for path in folder.iterdir() if "tmp" in path.name]
-
-    while not unfinished():
-        time.sleep(0.0002)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    last = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    assert 3 <= last < STEPS
-    found, bits = again(folder, "data=8")
-    assert len(found.losses) == STEPS - last
-    assert bits == whole
-    assert not unfinished()
 
 
 def truncate(folder):

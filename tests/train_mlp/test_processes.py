@@ -37,7 +37,11 @@ def test_two_processes_give_the_bits_of_one():
     assert digest(out) == trained(f"{CASE} --steps 6 --mesh data=1")[1]
 
 
-def test_one_of_four_is_killed_and_the_run_taken_up_by_one(tmp_path):
+def unfinished(folder):
+    return [path.name for path in folder.iterdir() if "tmp" in path.name]
+
+
+def test_one_of_four_is_killed_in_a_save_and_the_run_taken_up_by_one(tmp_path):
     folder = tmp_path / "run"
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -46,9 +50,10 @@ def test_one_of_four_is_killed_and_the_run_taken_up_by_one(tmp_path):
     arguments += f" --steps 100000 --save-every 2 --checkpoint-dir {folder}"
     processes = [start(*arguments.split(), "--process-id", str(i)) for i in range(4)]
     try:
-        while not (folder / "2").exists():
+        # The second save has begun.
+        while not (folder / "2").exists() or not unfinished(folder):
             assert {p.poll() for p in processes} == {None}
-            time.sleep(0.01)
+            time.sleep(0.001)
         processes[2].kill()
         killed = time.monotonic()
         said = [p.communicate(timeout=60)[1] for p in processes]
@@ -66,6 +71,7 @@ def test_one_of_four_is_killed_and_the_run_taken_up_by_one(tmp_path):
     more = f"{CASE} --steps {last + 3}"
     found, bits = trained(f"{more} --mesh data=2 --resume --checkpoint-dir {folder}")
     assert len(found.losses) == 3
+    assert not unfinished(folder)
     assert bits == trained(f"{more} --mesh data=1")[1]
 
 

@@ -9,7 +9,7 @@ from _runs import trained
     [
         (
             "--api linen",
-            ["data=1", "fsdp=2,model=2 --axis-type explicit", "data=8"],
+            ["data=8", "fsdp=2,model=2 --axis-type explicit"],
         ),
         (
             "--api nnx --mlp gated --dtype bfloat16",
