@@ -58,6 +58,7 @@ from ._positive.initializers import moment_preserving as moment_preserving
 from ._positive.initializers import near_permutation as near_permutation
 from ._positive.transform import inverse_positive as inverse_positive
 from ._positive.transform import positive as positive
+from ._reproducible import reproducible_value_and_grad as reproducible_value_and_grad
 from .host import host_function as host_function
 
 __version__ = "0.1.0"

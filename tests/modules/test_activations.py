@@ -54,7 +54,8 @@ def test_every_function_has_a_module_and_a_case():
         modules = {
             name
             for name, value in vars(api).items()
-            if inspect.isclass(value) and not re.match("Stable|Parametrized|.*MLP|ICNN", name)
+            if inspect.isclass(value)
+            and not re.match("Stable|Parametrized|.*MLP|ICNN", name)
         }
         assert modules == tested
         assert {flat(name) for name in names} <= {flat(module) for module in modules}

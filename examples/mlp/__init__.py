@@ -1,0 +1,1 @@
+"""The parts of ``train_mlp.py``, which stands beside this folder."""
