@@ -120,17 +120,9 @@ def train(model, cars, steps, weight_decay, key, split):
             lambda path, _: path[-1].key.endswith("kernel"), params
         )
 
-    def is_raw(params):
-        # The rows of a free input are plain weights, in the first of the kernels.
-        rows = np.array(MONOTONE)[:, None] != 0
-        return jax.tree_util.tree_map_with_path(
-            lambda path, raw: rows if raw and path[-2].key == "hidden_0" else raw,
-            fs.decay.raw_mask(params),
-        )
-
     tx = optax.chain(
         optax.scale_by_adam(),
-        fs.decay.add_decayed_weights(weight_decay, is_kernel, raw=is_raw),
+        fs.decay.add_decayed_weights(weight_decay, is_kernel),
         optax.scale_by_learning_rate(5e-3),
     )
 

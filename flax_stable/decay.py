@@ -19,9 +19,6 @@ def raw_mask(params: Any) -> Any:
     """Marks the raw parameters, those with names that start with ``raw_``.
 
     It is a mask for `optax.masked`, and tells the labels of `optax.multi_transform`.
-    The rows of a kernel whose inputs the argument ``monotone`` of a layer leaves free
-    are plain weights under a raw name: where there are such, give the functions here a
-    ``raw`` of your own, which has an array of booleans in that place.
 
     Args:
       params: parameters, or a tree of their structure such as gradients: nested dicts
@@ -35,11 +32,6 @@ def raw_mask(params: Any) -> Any:
       >>> import jax.numpy as jnp, flax_stable as fs
       >>> fs.decay.raw_mask({"dense": {"raw_kernel": jnp.ones(3), "bias": jnp.ones(3)}})
       {'dense': {'bias': False, 'raw_kernel': True}}
-      >>> def raw(params):  # of a layer with monotone=(1, -1, 0)
-      ...   mask = fs.decay.raw_mask(params)
-      ...   mask["dense"]["raw_kernel"] = jnp.array([[True], [True], [False]])
-      ...   return mask
-      >>> tx = fs.decay.add_decayed_weights(0.5, raw=raw)
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: _is_raw(path), params)
 
@@ -87,7 +79,6 @@ def add_decayed_weights(
       mask: which parameters decay, as in Optax: a tree of booleans, or a function that
         makes one of parameters.
       raw: which parameters are raw, likewise; by default those that `raw_mask` marks.
-        An array of booleans instead of one tells the elements of a parameter apart.
       beta: the steepness that the positive parameters have, as `flax_stable.positive`.
       floor: the floor that they have, likewise.
 
@@ -309,14 +300,10 @@ def _where(
     """Maps a function over the raw parameters and another one over all others."""
 
     def choose(is_raw, *trees):
-        def function(*xs):
-            if xs[-1] is None:
-                return None
-            if np.ndim(is_raw) == 0:
-                return (if_raw if is_raw else if_plain)(*xs)
-            return jnp.where(is_raw, if_raw(*xs), if_plain(*xs))
-
-        return jax.tree.map(function, *trees)
+        function = if_raw if is_raw else if_plain
+        return jax.tree.map(
+            lambda *xs: None if xs[-1] is None else function(*xs), *trees
+        )
 
     mask = raw_mask if raw is None else raw
     return jax.tree.map(choose, mask(params) if callable(mask) else mask, params, *rest)

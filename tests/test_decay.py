@@ -265,13 +265,6 @@ def test_optax_puts_it_together(promotion):
         updates["one"]["x"], 0.5 * fs.softplus(1.0) / fs.sigmoid(1.0), 1e-6
     )
 
-    # As do arrays, of elements.
-    updates = applied(
-        fs.decay.add_decayed_weights(0.5, raw={"x": jnp.array([[True], [False]])}),
-        {"x": jnp.array([[-100.0, 1.0], [-100.0, 1.0]])},
-    )
-    np.testing.assert_allclose(updates["x"], [decayed, [-50.0, 0.5]])
-
     def labels(params):
         mask = fs.decay.raw_mask(params)
         return jax.tree.map(lambda is_raw: "raw" if is_raw else "plain", mask)

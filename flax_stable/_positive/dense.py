@@ -1,6 +1,6 @@
 """The dense layer that positive kernels serve, and what it refuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -10,30 +10,29 @@ from jax.sharding import PartitionSpec
 
 
 def assert_inputs(
-    layer: str, inputs: jax.Array, raw_kernel: jax.Array | None, way_out: str
+    layer: str, inputs: jax.Array, kernels: Mapping[str, jax.Array], way_out: str
 ) -> None:
-    """Asserts that the kernel is one matrix of floats and that ``inputs`` fit it.
+    """Asserts that kernels are matrices of floats and ``inputs`` fit all their rows.
 
     Without a kernel, as at initialization, inputs of any width fit.
     """
-    width = None
-    if raw_kernel is not None:
+    for name, kernel in kernels.items():
         chex.assert_rank(
-            raw_kernel,
+            kernel,
             2,
-            custom_message=f"{layer} expects a raw_kernel of shape (inputs, outputs), "
-            f"but holds one of shape {raw_kernel.shape}. Call a stack of layers by "
+            custom_message=f"{layer} expects a {name} of shape (inputs, outputs), "
+            f"but holds one of shape {kernel.shape}. Call a stack of layers by "
             "vmap or scan.",
             exception_type=ValueError,
         )
         chex.assert_type(
-            raw_kernel,
+            kernel,
             float,
-            custom_message=f"{layer} expects a raw_kernel of real floating dtype, but "
-            f"holds one of dtype {raw_kernel.dtype}. Cast the parameters.",
+            custom_message=f"{layer} expects a {name} of real floating dtype, but "
+            f"holds one of dtype {kernel.dtype}. Cast the parameters.",
             exception_type=TypeError,
         )
-        width = raw_kernel.shape[0]
+    width = sum(k.shape[0] for k in kernels.values()) if kernels else None
     chex.assert_shape(
         inputs,
         (..., width),

@@ -1,11 +1,10 @@
 """Kernels and their raw parameters: trees of them, boxes, initializers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .transform import (
     assert_above,
@@ -15,49 +14,22 @@ from .transform import (
 )
 
 
-def to_kernel(
-    raw_kernel: Any,
-    beta: float = 1.0,
-    floor: float = 0.0,
-    directions: np.ndarray | None = None,
-) -> Any:
-    """``positive(raw_kernel)``, through boxes (any pytree) around the array.
-
-    With ``directions``, that times 1 or -1 for each row, or the raw row itself for 0.
-    """
-
-    def transform(raw):
-        kernel = positive(raw, beta=beta, floor=floor)
-        if directions is None:
-            return kernel
-        signs = jnp.asarray(directions.reshape(-1, 1), raw.dtype)
-        return jnp.where(signs == 0, raw, signs * kernel)
-
-    return jax.tree.map(transform, raw_kernel)
+def to_kernel(raw_kernel: Any, beta: float = 1.0, floor: float = 0.0) -> Any:
+    """``positive(raw_kernel)``, through boxes (any pytree) around the array."""
+    return jax.tree.map(lambda raw: positive(raw, beta=beta, floor=floor), raw_kernel)
 
 
-def to_raw_kernel(
-    kernel: Any,
-    beta: float = 1.0,
-    floor: float = 0.0,
-    directions: np.ndarray | None = None,
-    key: jax.Array | None = None,
-) -> Any:
+def to_raw_kernel(kernel: Any, beta: float = 1.0, floor: float = 0.0) -> Any:
     """``inverse_positive(kernel)``, likewise; values that are known are checked.
 
-    Those below twice the floor start there, the least with its own gradient.  With
-    ``directions``, rows of the direction 0 keep their size and get random signs.
+    Those below twice the floor start there, the least with its own gradient.
     """
 
     def invert(kernel):
         _assert_positive(kernel)
         if floor:
             kernel = jnp.where(kernel > 0, jnp.maximum(kernel, 2 * floor), kernel)
-        raw = inverse_positive(kernel, beta=beta, floor=floor)
-        if directions is None or key is None:
-            return raw
-        signs = jax.random.rademacher(key, kernel.shape, kernel.dtype)
-        return jnp.where(directions.reshape(-1, 1) == 0, signs * kernel, raw)
+        return inverse_positive(kernel, beta=beta, floor=floor)
 
     assert_parameters("A positive layer", beta, floor)
     return jax.tree.map(invert, kernel)
@@ -75,42 +47,12 @@ def _assert_positive(kernel):
 
 
 def raw_kernel_init(
-    kernel_init: Callable,
-    beta: float = 1.0,
-    floor: float = 0.0,
-    directions: np.ndarray | None = None,
+    kernel_init: Callable, beta: float = 1.0, floor: float = 0.0
 ) -> Callable:
     """The initializer of the raw kernel from one that describes the positive kernel."""
-
-    def init(key, *args, **kwargs):
-        kernel = kernel_init(key, *args, **kwargs)
-        # The initializer has used the key itself.
-        signs_key = None if directions is None else jax.random.fold_in(key, 1)
-        return to_raw_kernel(kernel, beta, floor, directions, signs_key)
-
-    return init
-
-
-def as_directions(
-    layer: str, monotone: Sequence[int] | None, width: int
-) -> np.ndarray | None:
-    """The argument ``monotone`` of a layer of that many inputs, as an array."""
-    if monotone is None:
-        return None
-    directions = np.asarray(monotone)
-    if directions.shape != (width,):
-        raise ValueError(
-            f"{layer} expects in monotone one number for each of its {width} inputs, "
-            f"but got {directions.size} of shape {directions.shape}. Name a direction "
-            "for each: 1 for increasing, -1 for decreasing, 0 for free."
-        )
-    if not np.isin(directions, (-1, 0, 1)).all():
-        raise ValueError(
-            f"{layer} expects in monotone 1, 0 or -1 for each input, but got "
-            f"{directions.tolist()}. An input is increasing (1), decreasing (-1) or "
-            "free (0); how steeply is for the kernel to say."
-        )
-    return directions
+    return lambda *args, **kwargs: to_raw_kernel(
+        kernel_init(*args, **kwargs), beta, floor
+    )
 
 
 def assert_floating(who: str, dtype: Any) -> None:
@@ -130,9 +72,10 @@ def positive_kernels(
     Every ``raw_kernel`` in the tree becomes a ``kernel = positive(raw_kernel)``, every
     ``raw_embedding`` and ``raw_scale`` likewise; all else is left as it is.  The result
     is what the same model made of Flax's own layers would take.  Partitioning boxes
-    stay around the kernels.  Parameters do not say which inputs of a layer are
-    ``monotone`` and which are free: of a layer where that is given, all come out as if
-    they increased.
+    stay around the kernels.  Parameters do not say the directions of a layer's
+    inputs: where ``monotone`` is given, all come out as if they increased, and where it
+    has zeros, ``kernel`` has the rows of the other inputs alone, in their order, beside
+    a ``free_kernel``, which is left as it is.
 
     Args:
       params: nested dicts of parameters, or all of a model's variables.

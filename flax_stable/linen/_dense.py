@@ -16,6 +16,13 @@ from flax.typing import (
 
 from .._positive import kernels
 from .._positive.dense import assert_inputs, dense
+from .._positive.directions import (
+    as_directions,
+    assembled,
+    directed_rows,
+    free_rows,
+    has_free,
+)
 from .._positive.initializers import near_permutation
 
 
@@ -29,9 +36,11 @@ class StableSoftplusDense(nn.Module):
     before promotion, by `flax_stable.positive`.
 
     The parameters are ``raw_kernel``, of shape ``(inputs, features)`` and any sign, and
-    ``bias``.  `positive_kernels` reads the positive kernel out of them.  Mind that
-    Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``;
-    that of `flax_stable.decay` pulls it to 0.
+    ``bias``.  `positive_kernels` reads the positive kernel out of them.  Where
+    ``monotone`` has zeros, the weights of these inputs are the rows of a third one,
+    ``free_kernel``, as they are, and ``raw_kernel`` has the rows of the others.  Mind
+    that Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) =
+    0.693``; that of `flax_stable.decay` pulls it to 0.
 
     Attributes:
       features: the number of outputs.
@@ -54,13 +63,16 @@ class StableSoftplusDense(nn.Module):
         start there.
       monotone: a direction for each input: 1 for outputs that increase with it, -1 for
         outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
-        one, whose weights are the raw ones.  These start with the sizes that
-        ``kernel_init`` gives and random signs.  By default all increase.
+        one, whose weights are those of ``free_kernel``.  These start with the sizes
+        that ``kernel_init`` gives, called for all inputs as for the others, and random
+        signs.  On Explicit axes split outputs then, not inputs.  By default all
+        increase.
 
     Raises:
       ValueError: the last axis of the inputs is not what the parameters were made for,
         ``kernel_init`` returned values that are not positive, ``beta`` or
-        ``floor`` cannot be, or ``monotone`` is of another length or has other values.
+        ``floor`` cannot be, or ``monotone`` is of another length, has other values
+        or nothing but zeros.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
     Example:
@@ -93,35 +105,49 @@ class StableSoftplusDense(nn.Module):
         """Applies the layer to ``inputs`` of shape ``(..., inputs)``."""
         self._assert_inputs(inputs)
         width = jnp.shape(inputs)[-1]
-        directions = kernels.as_directions(self._name(), self.monotone, width)
-        transform = self.beta, self.floor, directions
-        raw_kernel = self.param(
-            "raw_kernel",
-            kernels.raw_kernel_init(self.kernel_init, *transform),
-            (width, self.features),
-            self.param_dtype,
-        )
+        kernel = self._kernel((width, self.features))
         bias = None
         if self.use_bias:
             bias = self.param(
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         inputs, kernel, bias = self.promote_dtype(
-            inputs, kernels.to_kernel(raw_kernel, *transform), bias, dtype=self.dtype
+            inputs, kernel, bias, dtype=self.dtype
         )
         dot_general = self.dot_general or jax.lax.dot_general
         if self.dot_general_cls is not None:
             dot_general = self.dot_general_cls()
         return dense(inputs, kernel, bias, dot_general, precision=self.precision)
 
+    def _kernel(self, shape: tuple[int, int]) -> jax.Array:
+        directions = as_directions(self._name(), self.monotone, shape[0])
+        transform = self.beta, self.floor
+        raw_init = kernels.raw_kernel_init(self.kernel_init, *transform)
+
+        def directed_init(*args):
+            return directed_rows(raw_init(*args), directions)
+
+        args = shape, self.param_dtype
+        raw_kernel = self.param("raw_kernel", directed_init, *args)
+        free_kernel = None
+        if has_free(directions):
+
+            def free_init(key, *args):
+                return free_rows(self.kernel_init(key, *args), directions, key)
+
+            free_kernel = self.param("free_kernel", free_init, *args)
+        kernel = kernels.to_kernel(raw_kernel, *transform)
+        return assembled(kernel, free_kernel, directions)
+
     def _assert_inputs(self, inputs: jax.Array) -> None:
-        raw_kernel = None
-        if self.has_variable("params", "raw_kernel"):
-            raw_kernel = nn.meta.unbox(self.get_variable("params", "raw_kernel"))
         assert_inputs(
             self._name(),
             inputs,
-            raw_kernel,
+            {
+                name: nn.meta.unbox(self.get_variable("params", name))
+                for name in ("raw_kernel", "free_kernel")
+                if self.has_variable("params", name)
+            },
             "Move the features to the last axis, or initialize the layer for this "
             "width.",
         )

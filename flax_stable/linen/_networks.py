@@ -33,7 +33,8 @@ class MonotoneMLP(nn.Module):
     in the last place, an output may by some of these.
 
     The parameters are those of the dense layers ``hidden_0``, ``hidden_1``, ... and
-    ``out``, each a ``raw_kernel`` and a ``bias``.
+    ``out``, each a ``raw_kernel`` and a ``bias``; where ``monotone`` has zeros,
+    ``hidden_0`` has a ``free_kernel`` too.
 
     Attributes:
       hidden_features: the widths of the hidden layers.
@@ -50,7 +51,8 @@ class MonotoneMLP(nn.Module):
 
     Raises:
       ValueError: there is no hidden layer, ``monotone`` is of another length than the
-        inputs or has other values, or what `StableSoftplusDense` refuses.
+        inputs, has other values or nothing but zeros, or what `StableSoftplusDense`
+        refuses.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

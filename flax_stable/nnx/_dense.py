@@ -18,6 +18,13 @@ from flax.typing import (
 
 from .._positive import kernels
 from .._positive.dense import assert_inputs, dense
+from .._positive.directions import (
+    as_directions,
+    assembled,
+    directed_rows,
+    free_rows,
+    has_free,
+)
 from .._positive.initializers import near_permutation
 
 _kernel_init = near_permutation()
@@ -34,9 +41,11 @@ class StableSoftplusLinear(nnx.Module):
     before promotion, by `flax_stable.positive`.
 
     The parameters are ``raw_kernel``, of shape ``(in_features, out_features)`` and any
-    sign, and ``bias``; the property ``kernel`` gives the positive kernel.  Mind that
-    Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) = 0.693``;
-    that of `flax_stable.decay` pulls it to 0.
+    sign, and ``bias``; the property ``kernel`` gives the positive kernel.  Where
+    ``monotone`` has zeros, the weights of these inputs are the rows of a third one,
+    ``free_kernel``, as they are, and ``raw_kernel`` has the rows of the others.  Mind
+    that Optax's weight decay of ``raw_kernel`` pulls the kernel to ``softplus(0) =
+    0.693``; that of `flax_stable.decay` pulls it to 0.
 
     Args:
       in_features: the number of inputs.
@@ -54,20 +63,23 @@ class StableSoftplusLinear(nnx.Module):
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
       preferred_element_type: the dtype that the product accumulates in and returns.
       rngs: the random number streams; ``params`` is used.
-      kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``.
+      kernel_metadata: metadata of ``raw_kernel``, such as ``out_sharding``, and of
+        ``free_kernel``.
       bias_metadata: metadata of ``bias``.
       beta: the steepness of the softplus, above 0.
       floor: the smallest weight, 0 or more; those that start below twice that
         start there.
       monotone: a direction for each input: 1 for outputs that increase with it, -1 for
         outputs that decrease, whose weights are ``-positive(raw)``, and 0 for a free
-        one, whose weights are the raw ones.  These start with the sizes that
-        ``kernel_init`` gives and random signs.  By default all increase.
+        one, whose weights are those of ``free_kernel``.  These start with the sizes
+        that ``kernel_init`` gives, called for all inputs as for the others, and random
+        signs.  On Explicit axes split outputs then, not inputs.  By default all
+        increase.
 
     Raises:
       ValueError: the last axis of the inputs is not ``in_features``, ``kernel_init``
         returned values that are not positive, ``beta`` or ``floor`` cannot be,
-        or ``monotone`` is of another length or has other values.
+        or ``monotone`` is of another length, has other values or nothing but zeros.
       TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
 
     Example:
@@ -106,22 +118,25 @@ class StableSoftplusLinear(nnx.Module):
         self.beta = beta
         self.floor = floor
         self.monotone = None if monotone is None else tuple(monotone)
-        directions = kernels.as_directions(type(self).__name__, monotone, in_features)
-        key = rngs.params()
-        kernel = nnx.Param(
-            kernel_init(key, (in_features, out_features), param_dtype),
-            **kernel_metadata,
-        )
-        signs_key = None if directions is None else jax.random.fold_in(key, 1)
-        self.raw_kernel = kernel.replace(
-            kernels.to_raw_kernel(kernel[...], beta, floor, directions, signs_key)
-        )
+        self.in_features = in_features
+        directions = self._directions()
+
+        def initialize(key):
+            kernel = kernel_init(key, (in_features, out_features), param_dtype)
+            return nnx.Param(kernel, **kernel_metadata)
+
+        kernel = initialize(rngs.params())
+        raw_kernel = kernels.to_raw_kernel(kernel[...], beta, floor)
+        self.raw_kernel = kernel.replace(directed_rows(raw_kernel, directions))
+        self.free_kernel = nnx.data(None)
+        if has_free(directions):
+            kernel = initialize(key := rngs.params())
+            self.free_kernel = kernel.replace(free_rows(kernel[...], directions, key))
         self.bias = nnx.data(None)
         if use_bias:
             self.bias = nnx.Param(
                 bias_init(rngs.params(), (out_features,), param_dtype), **bias_metadata
             )
-        self.in_features = in_features
         self.out_features = out_features
         self.use_bias = use_bias
         self.dtype = dtype
@@ -135,13 +150,19 @@ class StableSoftplusLinear(nnx.Module):
     def kernel(self) -> jax.Array:
         """The positive kernel, ``positive(raw_kernel)``, in the dtype of the latter.
 
-        Its rows have the directions that ``monotone`` gives.
+        Its rows have the directions that ``monotone`` gives; those of free inputs are
+        the rows of ``free_kernel``.
         """
-        name = type(self).__name__
-        directions = kernels.as_directions(name, self.monotone, self.in_features)
-        return kernels.to_kernel(
-            self.raw_kernel[...], self.beta, self.floor, directions
-        )
+        held = self._held()
+        kernel = kernels.to_kernel(held["raw_kernel"], self.beta, self.floor)
+        return assembled(kernel, held.get("free_kernel"), self._directions())
+
+    def _directions(self):
+        return as_directions(type(self).__name__, self.monotone, self.in_features)
+
+    def _held(self):
+        held = {"raw_kernel": self.raw_kernel, "free_kernel": self.free_kernel}
+        return {name: param[...] for name, param in held.items() if param is not None}
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer to ``inputs`` of shape ``(..., in_features)``.
@@ -151,7 +172,7 @@ class StableSoftplusLinear(nnx.Module):
         assert_inputs(
             type(self).__name__,
             inputs,
-            self.raw_kernel[...],
+            self._held(),
             "Move the features to the last axis, or build the layer for this width.",
         )
         inputs, kernel, bias = self.promote_dtype(

@@ -58,7 +58,8 @@ class MonotoneMLP(nnx.Module):
 
     Raises:
       ValueError: there is no hidden layer, ``monotone`` is of another length than the
-        inputs or has other values, or what `StableSoftplusLinear` refuses.
+        inputs, has other values or nothing but zeros, or what `StableSoftplusLinear`
+        refuses.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

@@ -195,3 +195,5 @@ def test_networks_that_cannot_be(name):
         make((8,), monotone=(1, 1))
         message = r"expects in monotone 1, 0 or -1 for each input, but got \[1, 2, 0\]"
         make((8,), monotone=(1, 2, 0))
+        message = r"but got \[0, 0, 0\]. If all are free, take Dense or Linear of Flax"
+        make((8,), monotone=(0, 0, 0))

@@ -224,34 +224,79 @@ def test_scales_of_the_wrong_width():
 # A direction for each input
 
 
-def monotone_pair(monotone, **options):
-    dense = fs.linen.StableSoftplusDense(5, monotone=monotone, **options)
-    linear = fs.nnx.StableSoftplusLinear(
+def linear_layer(monotone, **options):
+    return fs.nnx.StableSoftplusLinear(
         len(monotone), 5, monotone=monotone, rngs=nnx.Rngs(0), **options
     )
-    return dense, linear
 
 
-def test_directions_of_inputs():
-    dense, linear = monotone_pair([1, 0, -1, 0], floor=0.125)
-    x = normal(3, 4)
-    params = dense.init(KEY, x)["params"]
-    raw = params["raw_kernel"]
-    positive = fs.positive(raw, floor=0.125)
-    kernel = jnp.stack([positive[0], raw[1], -positive[2], raw[3]])
-    expected = x @ kernel + params["bias"]
-    assert_same(dense.apply({"params": params}, x), expected)
-    linear.raw_kernel[...] = raw
-    assert_same(linear(x), expected)
-    assert_same(linear.kernel, kernel)
-    # Free weights start with either sign, and the size that the initializer gives.
-    size = nn.initializers.constant(0.5)
-    dense, linear = monotone_pair([0] * 40, kernel_init=size)
-    for raw in (
-        dense.init(KEY, jnp.ones((1, 40)))["params"]["raw_kernel"],
-        linear.raw_kernel[...],
-    ):
-        assert (jnp.abs(raw) == 0.5).all() and 60 < (raw > 0).sum() < 140
+@pytest.mark.parametrize("monotone", [(0, 0, 1, 0, -1), (1, -1, -1)])
+def test_directions_of_inputs(monotone):
+    """The weights of free inputs are a parameter of their own, which is not raw."""
+    dense = fs.linen.StableSoftplusDense(5, monotone=monotone, floor=0.125)
+    linear = linear_layer(monotone, floor=0.125)
+    free = monotone.count(0)
+    x = normal(3, len(monotone))
+    params = draw(dense.init(KEY, x)["params"])
+    assert params["raw_kernel"].shape == (len(monotone) - free, 5)
+    assert ("free_kernel" in params) == (free > 0)
+    graph, state = nnx.split(linear)
+    assert set(state) == set(params)
+    nnx.replace_by_pure_dict(state, params)
+
+    def kernel(params):
+        rows = iter(fs.positive(params["raw_kernel"], floor=0.125))
+        frees = iter(params.get("free_kernel", ()))
+        return jnp.stack([d * next(rows) if d else next(frees) for d in monotone])
+
+    assert_same(nnx.merge(graph, state).kernel, kernel(params))
+    expected = loss_and_grads(lambda p, x: x @ kernel(p) + p["bias"], params, x)
+    found = loss_and_grads(lambda p, x: dense.apply({"params": p}, x), params, x)
+    assert_same(found, expected)
+    found = loss_and_grads(lambda s, x: nnx.merge(graph, s)(x), state, x)
+    assert_same((found[0], nnx.to_pure_dict(found[1]), found[2]), expected)
+    # What goes by names takes the free weights for what they are.
+    mask = fs.decay.raw_mask(params)
+    assert [name for name in params if mask[name]] == ["raw_kernel"]
+    read = fs.linen.positive_kernels(params, floor=0.125)
+    assert set(read) == {name.removeprefix("raw_") for name in params}
+    assert free == 0 or read["free_kernel"] is params["free_kernel"]
+    message = f"expects inputs of shape (..., {len(monotone)}), but got shape (3, 2). "
+    for call in (lambda x: dense.apply({"params": params}, x), linear):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call(x[:, :2])
+
+
+def test_free_weights_start_with_either_sign():
+    """And, row by row, with the sizes that the initializer gives for all inputs."""
+
+    def init(key, shape, dtype):
+        return jnp.tile(jnp.arange(1, 1 + shape[0], dtype=dtype)[:, None], shape[1])
+
+    boxed = nn.with_partitioning(init, (None, "model"))
+    monotone = [0] * 20 + [1] + [0] * 20 + [-1]
+    dense = fs.linen.StableSoftplusDense(5, monotone=monotone, kernel_init=boxed)
+    params = dense.init(KEY, jnp.ones((1, 42)))["params"]
+    assert params["free_kernel"].names == (None, "model")
+    linear = linear_layer(
+        monotone, kernel_init=init, kernel_metadata={"mine": 1}, floor=0.01
+    )
+    assert linear.raw_kernel.get_metadata("mine") == 1
+    assert linear.free_kernel.get_metadata("mine") == 1
+    sizes = np.tile(np.arange(1, 43.0)[:, None], 5)
+    np.testing.assert_allclose(jnp.abs(linear.kernel), sizes, rtol=1e-6)
+    for free in (params["free_kernel"].value, linear.free_kernel[...]):
+        np.testing.assert_array_equal(jnp.abs(free), np.delete(sizes, (20, 41), axis=0))
+        assert 70 < (free > 0).sum() < 130
+    np.testing.assert_allclose(
+        fs.positive(params["raw_kernel"].value), sizes[[20, 41]], rtol=1e-6
+    )
+    # Each of the two has a key of its own.
+    linear = linear_layer([1, 0, 1], kernel_init=nn.initializers.uniform())
+    sizes = jnp.abs(linear.kernel)
+    other = linear_layer([1, 1, 1], kernel_init=nn.initializers.uniform()).kernel
+    assert_same(sizes[::2], other[::2])
+    assert (sizes[1] != other[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -268,6 +313,10 @@ def test_directions_of_inputs():
             "expects in monotone 1, 0 or -1 for each input, but got [1, 0, 2]. An",
         ),
         ([1, 0, 0.5], "expects in monotone 1, 0 or -1 for each input, but got"),
+        (
+            [0, 0, 0],
+            "expects in monotone 1 or -1 for one input or more, but got [0, 0, 0]. If",
+        ),
     ],
 )
 def test_directions_that_cannot_be(monotone, message):
@@ -275,6 +324,29 @@ def test_directions_that_cannot_be(monotone, message):
         fs.linen.StableSoftplusDense(5, monotone=monotone).init(KEY, jnp.ones((1, 3)))
     with pytest.raises(ValueError, match=re.escape("StableSoftplusLinear " + message)):
         fs.nnx.StableSoftplusLinear(3, 5, monotone=monotone, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    "axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit]
+)
+def test_free_weights_under_a_mesh(axis_type):
+    """Split by outputs, both kernels and the one made of them."""
+    mesh = jax.make_mesh((2,), ("model",), axis_types=(axis_type,))
+    spec = P(None, "model")
+    with jax.set_mesh(mesh):
+        layer = fs.nnx.StableSoftplusLinear(
+            3,
+            4,
+            monotone=(0, 1, 0),
+            kernel_init=nn.initializers.ones,
+            kernel_metadata={"out_sharding": tuple(spec)},
+            rngs=nnx.Rngs(0),
+        )
+        kernel = layer.kernel
+        for array in (layer.raw_kernel[...], layer.free_kernel[...], kernel):
+            assert array.sharding.spec == spec
+        y = layer(normal(2, 3))
+    np.testing.assert_allclose(y, normal(2, 3) @ np.asarray(kernel), rtol=1e-5)
 
 
 def test_partitioning_under_a_mesh():
