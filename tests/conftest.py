@@ -7,10 +7,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-@pytest.fixture(autouse=True)
-def compilation(request):
-    """Code that is slower and compiles faster, but where its last bits are judged."""
-    quick = request.node.get_closest_marker("optimized") is None
+@pytest.hookimpl(tryfirst=True)  # what fixtures compile is meant too
+def pytest_runtest_setup(item):
+    """Compiles faster to slower code, but where its last bits are judged."""
+    quick = item.get_closest_marker("optimized") is None
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

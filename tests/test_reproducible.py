@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 import flax_stable as fs
 
+pytestmark = pytest.mark.optimized
+
 AXES = ("data", "fsdp", "model")
 SPECS = {
     "up": P("fsdp", "model"),

@@ -9,6 +9,8 @@ from _runs import trained
 
 from mlp.processes import Stop
 
+pytestmark = pytest.mark.optimized
+
 CASE = "--reproducible --batch-size 64"
 STEPS = 24
 

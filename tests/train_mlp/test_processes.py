@@ -11,6 +11,8 @@ from _runs import digest, run, start, table, trained
 
 from mlp.processes import LOST, spawn
 
+pytestmark = pytest.mark.optimized
+
 CASE = "--reproducible --batch-size 64"
 
 

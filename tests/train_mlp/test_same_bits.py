@@ -3,6 +3,8 @@
 import pytest
 from _runs import trained
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.mark.parametrize(
     "case, meshes",
