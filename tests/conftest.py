@@ -14,6 +14,12 @@ def pytest_runtest_setup(item):
     jax.config.update("jax_disable_most_optimizations", quick)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    # The examples of docstrings follow in the same process.
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def x64():
     """Float64 for one test."""

@@ -226,7 +226,10 @@ def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
     x_below = jnp.minimum(x, 0)
     t = x_below / alpha
     tiny = jnp.abs(t) < 0.25 * math.sqrt(np.finfo(x.dtype).eps)
-    y = jnp.where(tiny, x_below + 0.5 * t * x_below, alpha * expm1(t))
+    # Lifted, the second term does not underflow where it is rounded on its own.
+    lift = jnp.where(jnp.abs(x) < 2.0**-60, 2.0**60, 1.0).astype(x.dtype)
+    lifted = x_below * lift
+    y = jnp.where(tiny, (lifted + 0.5 * t * lifted) / lift, alpha * expm1(t))
     return jnp.where(x > 0, x, y)
 
 

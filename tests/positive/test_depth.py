@@ -11,6 +11,9 @@ import pytest
 
 import flax_stable as fs
 
+# Here it is the computing that takes time.
+pytestmark = pytest.mark.optimized
+
 KEY = jax.random.key(0)
 LAYERS, EXAMPLES = 32, 16
 ACTIVATIONS = {"relu": fs.relu, "softplus": fs.softplus, "celu": fs.celu}

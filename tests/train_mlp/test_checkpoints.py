@@ -9,8 +9,6 @@ from _runs import trained
 
 from mlp.processes import Stop
 
-pytestmark = pytest.mark.optimized
-
 CASE = "--reproducible --batch-size 64"
 STEPS = 24
 
@@ -44,6 +42,7 @@ def contents(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.optimized
 def test_another_mesh_goes_on_to_the_same_bits(copy, whole):
     assert sorted(path.name for path in copy.iterdir()) == ["12", "6"]
     found, bits = again(copy, "fsdp=2,model=2 --axis-type explicit")
