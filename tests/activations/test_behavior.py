@@ -75,16 +75,16 @@ def test_high_orders(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_promotes_as_jax_does(name, x):
     model = find(jax.nn, name) if TABLE[name].keeps_integers else jnp.tanh
-    found = find(fs, name)(x)
+    found = jax.eval_shape(find(fs, name), x)
     with jax.numpy_dtype_promotion("standard"):
-        expected = model(x)
+        expected = jax.eval_shape(model, x)
     assert (found.shape, found.dtype, found.weak_type) == (
         expected.shape,
         expected.dtype,
         expected.weak_type,
     )
     if isinstance(x, float):
-        grads = jax.grad(find(fs, name))(x), jax.grad(jnp.tanh)(x)
+        grads = [jax.eval_shape(jax.grad(f), x) for f in (find(fs, name), jnp.tanh)]
         assert grads[0].weak_type == grads[1].weak_type
 
 
