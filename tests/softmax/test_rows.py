@@ -135,15 +135,14 @@ def test_meshes_and_shard_map(name, axis_type):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
     args = arguments(name, 16, 1, 0, "float32", rows=8)
     sharded = jax.device_put(args, NamedSharding(mesh, P("data")))
-    for f in transforms(name):
-        expected = jax.jit(f)(*args)
-        mapped = jax.shard_map(
-            f, mesh=mesh, in_specs=(P("data"),) * 3, out_specs=P("data")
-        )
-        with jax.set_mesh(mesh):
-            for run in (f, mapped):
-                found = jax.jit(run)(*sharded)
-                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    functions = transforms(name)
+    specs = {"in_specs": (P("data"),) * 3, "out_specs": P("data")}
+    mapped = [jax.shard_map(f, mesh=mesh, **specs) for f in functions]
+    expected = jax.jit(lambda *args: [f(*args) for f in functions])(*args)
+    with jax.set_mesh(mesh):
+        found = jax.jit(lambda *args: [f(*args) for f in (*functions, *mapped)])
+        for a, b in zip(found(*sharded), 2 * expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", EXACT)
