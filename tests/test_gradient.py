@@ -163,8 +163,12 @@ def test_trees_with_integers():
     def run(f):
         y = f(tree)
         assert y["b"][0] is tree["b"][0] or y["b"][0].dtype == np.int32
-        loss = lambda a: sum(map(jnp.sum, jax.tree.leaves(f(tree | {"a": a}))))  # noqa: E731
-        return jax.grad(lambda a: loss(a).astype(np.float32))(tree["a"])
+
+        def loss(a):
+            sums = map(jnp.sum, jax.tree.leaves(f(tree | {"a": a})))
+            return sum(sums).astype(np.float32)
+
+        return jax.grad(loss)(tree["a"])
 
     with jax.numpy_dtype_promotion("standard"):
         assert run(lambda x: gradient.scale_gradient(x, 3)).tolist() == [3, 3]

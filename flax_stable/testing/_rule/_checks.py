@@ -64,32 +64,28 @@ def first_order(s: Setting) -> Iterator[RuleRow]:
     finite = ordinary[:, None, None]
     if s.found.value is not None:
         finite = finite & np.isfinite(s.found.value)[:, :, None]
-    if jacobian is None:
-        yield from failed(s, "reverse", "reverse mode", "reverse mode")
-    else:
-        yield compare(
-            "reverse mode",
-            s.place("the derivative in reverse mode", 1, (2,)),
-            jacobian,
-            s.blamed(jacobian),
+
+    def judged(mode, found):
+        return compare(
+            mode,
+            s.place(f"the derivative in {mode}", 1, (2,)),
+            found,
+            s.blamed(found),
             s.tolerance,
             extra=extra,
             never_nan=finite,
         )
+
+    if jacobian is None:
+        yield from failed(s, "reverse", "reverse mode", "reverse mode")
+    else:
+        yield judged("reverse mode", jacobian)
         yield _linear(s, "cotangent", jacobian, s.found.pulled)
     pushed = s.found.pushed
     if pushed is None:
         yield from failed(s, "forward", "forward mode", "forward mode")
         return
-    yield compare(
-        "forward mode",
-        s.place("the derivative in forward mode", 1, (2,)),
-        pushed,
-        s.blamed(pushed),
-        s.tolerance,
-        extra=extra,
-        never_nan=finite,
-    )
+    yield judged("forward mode", pushed)
     yield _linear(s, "tangent", pushed.transpose(0, 2, 1), s.found.moved)
     if jacobian is not None:
         yield compare(
