@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._precision import log1p, narrow, widen
+from .._precision import narrow, widen
 
 Axis = int | Sequence[int] | None
 
@@ -42,34 +42,26 @@ def is_wide(x: jax.Array) -> bool:
     return x.dtype == widen(x).dtype
 
 
-def exp_sum_parts(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, ...]:
+def exp_sum(
+    x: jax.Array, axes: tuple[int, ...], less: int = 0
+) -> tuple[jax.Array, jax.Array]:
     """Of each row the maximum, and the sum of exponentials after its subtraction.
 
-    The sum is a whole number and a rest below 1, so that what is tiny beside a 1 is not
-    lost.  Wide and without derivatives: who takes them knows how they move with ``x``.
+    The sum comes ``less`` 1 where what is tiny beside that 1 must not be lost; that of
+    a row of -inf is 0.  Wide and without derivatives: who takes them knows how they
+    move with ``x``.
     """
-    wide = lax.stop_gradient(widen(x))
-    info = jnp.finfo(wide.dtype)
+    x = lax.stop_gradient(x)
     # The lowest finite number can be subtracted where everything is -inf.
-    top = jnp.max(wide, axes, keepdims=True, initial=info.min)
-    e = jnp.exp(wide - top)
-    if not is_wide(x):
-        total = jnp.sum(e, axes, keepdims=True)
-        return top, total, jnp.zeros_like(total)
+    lowest = jnp.finfo(x.dtype).min
+    top = widen(jnp.max(x, axes, keepdims=True, initial=lowest))
     # XLA rounds after every addition.  The leading bits go into a sum of their own, as
-    # many as leave it exact even if every element is 1.
+    # many as leave it exact even if every element is 1.  What XLA's fast reductions on
+    # CPU cannot do, such as to choose, would cost passes over the memory.
     count = math.prod(x.shape[i] for i in axes)
-    bits = max(info.nmant + 1 - count.bit_length(), 0)
-    leading = jnp.floor(e * 2.0**bits) * 2.0**-bits
-    high = jnp.sum(leading, axes, keepdims=True)
-    low = jnp.sum(e - leading, axes, keepdims=True)
-    ones = jnp.floor(high)
-    rest = (high - ones) + low
-    carry = jnp.floor(rest)
-    return top, ones + carry, rest - carry
-
-
-def log_sum(ones: jax.Array, rest: jax.Array) -> jax.Array:
-    """log(ones + rest), which may be tiny; 0 for an empty sum."""
-    ones = jnp.maximum(ones, 1)
-    return jnp.log(ones) + log1p(rest / ones)
+    bits = max(jnp.finfo(top.dtype).nmant + 1 - count.bit_length(), 0)
+    one = 2.0**bits
+    e = one * jnp.exp(widen(x) - top)
+    leading = jnp.floor(e)
+    high, low = (jnp.sum(part, axes, keepdims=True) for part in (leading, e - leading))
+    return top, ((high - less * one) + low) / one

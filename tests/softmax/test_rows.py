@@ -98,11 +98,18 @@ def test_a_confident_row_keeps_what_is_small_in_its_sum(name, n, low):
     assert row_errors(found, truth).max() <= OBSERVED[name][0] + 0.5
 
 
-def test_a_sum_next_to_one():
-    x = np.float32([0, -30])
-    tiny = np.log1p(np.exp(-30.0))
-    np.testing.assert_allclose(fs.logsumexp(x), tiny, rtol=2e-7)
-    np.testing.assert_allclose(fs.log_softmax(x), [-tiny, -30], rtol=2e-7)
+@pytest.mark.parametrize(
+    ("dtype", "low"), [("float16", -9), ("bfloat16", -30), ("float32", -30)]
+)
+def test_a_sum_next_to_one(dtype, low):
+    x = jnp.array([0, low], dtype)
+    tiny = np.log1p(np.exp(float(low)))
+    tolerance = float(2 * jnp.finfo(dtype).eps)
+    for found, exact in [
+        (fs.logsumexp(x), tiny),
+        (fs.log_softmax(x), [-tiny, low - tiny]),
+    ]:
+        np.testing.assert_allclose(np.float64(found), exact, rtol=tolerance)
 
 
 @pytest.mark.optimized
