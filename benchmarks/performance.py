@@ -186,7 +186,8 @@ def models_section(rows: list[dict]) -> str:
             f"{row['bytes'][peer] / stock:.2f}" if peer in row["bytes"] else ""
             for peer in peers
         ]
-        memory.append([*head, f"{stock / 2**20:,.0f}", *shares])
+        bare = f"{row['bare'] / stock:.2f}" if "bare" in row else ""
+        memory.append([*head, f"{stock / 2**20:,.0f}", *shares, bare])
         cells = [
             ratio(median(row, peer, own))
             for own in OURS
@@ -201,9 +202,11 @@ def models_section(rows: list[dict]) -> str:
 
 MiB with `jax.nn`, and the shares of it that remain: with the activation in
 `jax.checkpoint`, with it and the dense layer behind it in `jax.checkpoint`, with our
-activation, and with our activation and dense layer in one.
+activation, and with our activation and dense layer in one.  The last column is that of
+the model without an activation (for swiglu with a product of value and gate): what no
+activation's rule can save, attention above all.
 
-{grid([*head, "`jax.nn`, MiB", *peers], memory)}
+{grid([*head, "`jax.nn`, MiB", *peers, "none"], memory)}
 
 ### Time of a step of models
 
