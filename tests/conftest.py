@@ -1,10 +1,15 @@
 """Eight CPU devices, strict dtype promotion: what every test runs under."""
 
+import gc
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# What JAX keeps of programs is never garbage, and takes a second to look through.
+gc.set_threshold(gc.get_threshold()[0], 10, 10_000)
 
 
 @pytest.hookimpl(tryfirst=True)  # what fixtures compile is meant too

@@ -1,12 +1,14 @@
 """Values and derivatives, in every dtype, against exact references."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 from _table import TABLE, assert_reference_is_exact
 
 import flax_stable as fs
-from flax_stable.testing import REFERENCES, ulp_errors
+from flax_stable.testing import REFERENCES
 from flax_stable.testing._ulp import _chunks, derivative, sweep
 from flax_stable.testing.references import find
 
@@ -38,62 +40,75 @@ def test_references_agree_with_mpmath(name, order):
     assert_reference_is_exact(name, order, x)
 
 
-def judged(name, dtype, order, mode, stride=None, windows=()):
-    """The errors with cotangents of 1, and in reverse mode with random ones too.
+def judged(name, dtype, inputs=None, stride=None, windows=(), eager=False):
+    """Every order with the way to it and its errors, and that its limits are exact.
 
-    One program does both: to compile takes longer than to run.
+    One program computes all of them: to compile takes longer than to run.  In eager
+    mode both modes run the same operations one by one.
     """
-    apply = jax.jit(derivative(find(fs, name), order, mode))
-    found = []
-    for seed in (None, order) if order and mode == "vjp" else (None,):
-        chunks = _chunks(np.dtype(dtype), None, stride, windows)
-        found += sweep([apply], REFERENCES[name][order], chunks, seed=seed)
-    return found
+    f, keys = find(fs, name), [(0, "vjp"), *MODES]
+    every = [derivative(f, order, mode) for order, mode in keys]
+    program = jax.jit(lambda *args: [apply(*args) for apply in every])
+    chunks = list(_chunks(np.dtype(dtype), inputs, stride, windows))
+    shape = ()
+
+    def compute(i, x, g):
+        nonlocal shape
+        shape = x.shape
+        return program(x, g)[i]
+
+    for order, exact in enumerate(REFERENCES[name]):
+        ways = {
+            mode: functools.partial(compute, i)
+            for i, (n, mode) in enumerate(keys)
+            if n == order
+        }
+        if eager:
+            ways["eager"] = derivative(f, order, "vjp")
+        if dtype == "float64":
+            exact = _longdouble(exact)
+        found = sweep([*ways.values()], exact, chunks)
+        yield from ((order, *pair) for pair in zip(ways, found, strict=True))
+        if order and dtype != "float64":
+            (found,) = sweep([ways["vjp"]], exact, chunks, seed=order)
+            yield order, "random cotangents", found
+
+    x = np.resize(np.array([-np.inf, np.inf, np.nan], dtype), shape)
+    for (order, mode), found in zip(keys, program(x, np.ones_like(x)), strict=True):
+        at_nan = (np.nan, *TABLE[name].at_nan)[order]
+        limits = np.array([*TABLE[name].limits[order], at_nan]).astype(dtype)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(
+            np.float64(found[:3]), np.float64(limits), f"{order} {mode}"
+        )
+
+
+def _longdouble(exact):
+    return lambda x: exact(x.astype(np.longdouble))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", TABLE)
 def test_every_16_bit_input(name, dtype):
-    for order, mode in [(0, "vjp"), *MODES]:
-        for found in judged(name, dtype, order, mode):
-            assert found.count == 65_536
-            assert found.maximum <= 0.51, (order, mode, found)
+    for order, way, found in judged(name, dtype):
+        assert found.count == 65_536
+        assert found.maximum <= 0.51, (order, way, found)
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_float32_sample(name):
-    sample = {"stride": 30_011, "windows": TABLE[name].windows}
-    observed = TABLE[name].float32
-    for order, mode in [(0, "vjp"), *MODES]:
-        found, *random = judged(name, "float32", order, mode, **sample)
+    observed, windows = TABLE[name].float32, TABLE[name].windows
+    sample = {"stride": 30_011, "windows": windows}
+    for order, way, found in judged(name, "float32", eager=True, **sample):
         assert found.count > 140_000
-        bound = min(observed[order] + 0.5, MUST_REACH[order])
-        assert found.maximum <= bound, (order, mode, found)
-        # The judge itself is right where it found the most.
-        assert_reference_is_exact(name, order, np.array([found.worst_input]))
-        for found in random:
+        bound = observed[order] + 0.5
+        if way == "random cotangents":
             # The product is rounded too: one ULP more where a mantissa wraps.
-            bound = min(2 * observed[order] + 1, MUST_REACH[order])
-            assert found.maximum <= bound, (order, found)
-
-
-@pytest.mark.parametrize("name", TABLE)
-def test_float32_sample_in_eager_mode(name):
-    # There both modes run the same operations one by one.
-    for order in range(3):
-        found = ulp_errors(
-            find(fs, name),
-            REFERENCES[name][order],
-            "float32",
-            order=order,
-            stride=30_011,
-            windows=TABLE[name].windows,
-            jit=False,
-        )
-        assert found.count > 140_000
-        bound = min(TABLE[name].float32[order] + 0.5, MUST_REACH[order])
-        assert found.maximum <= bound, (order, found)
-        assert_reference_is_exact(name, order, np.array([found.worst_input]))
+            bound = 2 * observed[order] + 1
+        else:
+            # The judge itself is right where it found the most.
+            assert_reference_is_exact(name, order, np.array([found.worst_input]))
+        assert found.maximum <= min(bound, MUST_REACH[order]), (order, way, found)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -109,13 +124,5 @@ def test_float64_sample(name):
     if TABLE[name].positive:
         x = np.abs(x)
     with jax.enable_x64(True):
-        for order, mode in [(0, "vjp"), *MODES]:
-            found = ulp_errors(
-                find(fs, name),
-                lambda x, exact=REFERENCES[name][order]: exact(x.astype(np.longdouble)),
-                "float64",
-                order=order,
-                mode=mode,
-                inputs=x,
-            )
-            assert found.maximum <= (4, 8, 16)[order], (order, mode, found)
+        for order, way, found in judged(name, "float64", x):
+            assert found.maximum <= (4, 8, 16)[order], (order, way, found)

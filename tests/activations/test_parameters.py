@@ -1,7 +1,5 @@
 """Activations with parameters: every derivative, every way to broadcast, every mesh."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -46,29 +44,52 @@ def weighted_sum(f):
     return loss
 
 
+def of_each_element(name, x, p):
+    """The derivatives of a plain formula by x and p, up to the third, in float64."""
+    by_x, by_p = (jax.grad(PLAIN[name], i) for i in range(2))
+    by_both, by_p_twice = jax.grad(by_x, 1), jax.grad(by_p, 1)
+    every = [by_x, by_p, jax.grad(by_x), by_both, by_p_twice, jax.grad(by_p_twice, 1)]
+    with jax.enable_x64(True):
+        return jax.jit(jax.vmap(lambda x, p: [f(x, p) for f in every]))(x, p)
+
+
+def spread(a, shape):
+    """The matrix that broadcasts what is in the shape of ``a``, transposed."""
+    units = np.eye(a.size).reshape(a.size, *a.shape)
+    return np.stack([np.broadcast_to(unit, shape).ravel() for unit in units])
+
+
 @NAMES
 def test_gradient_and_hessian(name):
-    def derivatives(f, parameter_shape):
-        f = weighted_sum(f)
-        transforms = [jax.grad(f, (0, 1)), jax.hessian(f, (0, 1))]
-        if not parameter_shape:
-            transforms += [jax.jacfwd(f, (0, 1)), jax.jacfwd(jax.hessian(f, 1), 1)]
-        return transforms
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def every(f, args):
-        return [
-            [transform(*arrays) for transform in derivatives(f, arrays[1].shape)]
-            for arrays in args
-        ]
+    @jax.jit
+    def derivatives(args):
+        f = weighted_sum(getattr(fs, name))
+        every = [[jax.grad(f, (0, 1)), jax.hessian(f, (0, 1))] for _ in args]
+        every[0] += [jax.jacfwd(f, (0, 1)), jax.jacfwd(jax.hessian(f, 1), 1)]
+        return [[g(*a) for g in group] for group, a in zip(every, args, strict=True)]
 
     args = [arguments(*shapes) for shapes in SHAPES]
-    found = every(getattr(fs, name), args)
-    with jax.enable_x64(True):
-        expected = every(PLAIN[name], jax.tree.map(np.float64, args))
-    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        assert a.dtype == np.float32
-        np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+    elements = [np.broadcast_arrays(*a) for a in args]
+    flat = (np.concatenate([*map(np.ravel, e)]) for e in zip(*elements, strict=True))
+    every = of_each_element(name, *map(np.float64, flat))
+    ends = np.cumsum([x.size for x, _ in elements])[:-1]
+    pieces = np.split(np.stack(every), ends, axis=1)
+    for (x, p), found, exact in zip(args, derivatives(args), pieces, strict=True):
+        weights = np.cos(np.arange(exact.shape[1]))
+        by_x, by_p, xx, xp, pp, ppp = exact * weights
+        to_x, to_p = (spread(a, np.broadcast_shapes(x.shape, p.shape)) for a in (x, p))
+        gradient = [to_x @ by_x, to_p @ by_p]
+        mixed = to_x * xp @ to_p.T
+        hessian = [to_x * xx @ to_x.T, mixed, mixed.T, to_p * pp @ to_p.T]
+        expected = gradient + hessian
+        if not p.shape:
+            expected += [*gradient, to_p @ ppp]
+        for a, b in zip(jax.tree.leaves(found), expected, strict=True):
+            assert a.dtype == np.float32
+            case = f"x {x.shape}, parameter {p.shape}"
+            np.testing.assert_allclose(
+                a.ravel(), b.ravel(), rtol=2e-6, atol=2e-6, err_msg=case
+            )
 
 
 @NAMES
@@ -92,12 +113,9 @@ def test_vmap(name):
             np.testing.assert_allclose(found[k], expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [(), ("model",)], ids=["replicated", "sharded"])
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 @NAMES
-def test_mesh(name, kind, spec):
-    axis_types = (getattr(AxisType, kind),) * 2
-    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=axis_types)
+def test_mesh(name):
+    """On both kinds, with the parameter whole and in parts."""
     x, p = arguments((8, 4), (4,))
 
     @jax.jit
@@ -108,14 +126,17 @@ def test_mesh(name, kind, spec):
         return jax.grad(loss, (0, 1))(x, p), jax.jvp(loss, (x, p), (x, p))[1]
 
     expected = derivatives(x, p)
-    with jax.set_mesh(mesh):
-        placed = [
-            jax.device_put(a, NamedSharding(mesh, PartitionSpec(*s)))
-            for a, s in ((x, ("data", "model")), (p, spec))
-        ]
-        found = derivatives(*placed)
-    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)
+        for spec in (PartitionSpec(), PartitionSpec("model")):
+            with jax.set_mesh(mesh):
+                placed = [
+                    jax.device_put(a, NamedSharding(mesh, s))
+                    for a, s in ((x, PartitionSpec("data", "model")), (p, spec))
+                ]
+                found = derivatives(*placed)
+            for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+                np.testing.assert_allclose(a, b, 1e-5, err_msg=f"{kind} {spec}")
 
 
 @NAMES
@@ -162,8 +183,9 @@ def test_promotes_with_its_parameter(name, x, parameter, dtype, weak):
     f = getattr(fs, name)
     with jax.numpy_dtype_promotion("standard"):
         model = getattr(jax.nn, name) if name in IN_JAX else PLAIN[name]
-        found, expected = f(x, parameter), model(x, parameter)
-        gradients = jax.grad(f, (0, 1))(x, jnp.asarray(parameter, float))
+        found, expected = f(x, parameter), jax.eval_shape(model, x, parameter)
+        args = x, jnp.asarray(parameter, float)
+        gradients = jax.eval_shape(jax.grad(f, (0, 1)), *args)
     assert (found.dtype, found.weak_type) == (dtype, weak)
     assert (expected.dtype, expected.weak_type) == (dtype, weak)
     assert gradients[0].dtype == jnp.asarray(x).dtype
@@ -238,12 +260,20 @@ EXACT = {
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("p", [1e-30, 1e-3, 0.3, 0.7, 1.7, 1e3, 1e30])
 @pytest.mark.parametrize("name", EXACT)
-def test_is_right_for_every_parameter(name, p):
+def test_is_right_for_every_parameter(name):
+    f = getattr(fs, name)
+    slope = jax.grad(f)
+    derivatives = f, slope, jax.grad(f, 1), jax.grad(slope)
+    program = jax.jit(jax.vmap(lambda x, p: [g(x, p) for g in derivatives], (0, None)))
+    for p in (1e-30, 1e-3, 0.3, 0.7, 1.7, 1e3, 1e30):
+        assert_right(name, program, np.float32(p))
+
+
+def assert_right(name, program, p):
     """Errors in ULP of value and derivatives, from a rounding to where they end."""
     exact, unit = EXACT[name]
-    p, rng = np.float32(p), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     t = rng.choice([-1, 1], 200) * 10 ** rng.uniform(-4, 1.6, 200)
     x = np.float32(t * unit(np.float64(p)))
     with mp.workdps(250):
@@ -254,20 +284,7 @@ def test_is_right_for_every_parameter(name, p):
             np.array([float(_partial(exact, v, q, order)) for v in at])
             for order in steps
         ]
-    f = getattr(fs, name)
-    slope = jax.grad(f)
-    found = jax.jit(
-        jax.vmap(
-            lambda x, p: (
-                f(x, p),
-                slope(x, p),
-                jax.grad(f, 1)(x, p),
-                jax.grad(slope)(x, p),
-            ),
-            (0, None),
-        )
-    )(x, p)
-    for a, b, bound in zip(found, expected, (2, 4, None, 6), strict=True):
+    for a, b, bound in zip(program(x, p), expected, (2, 4, None, 6), strict=True):
         normal = (np.abs(b) > 1.2e-38) & (np.abs(b) < 3.4e38)
         if not normal.any():  # by the parameter, of which the size is 1e-60 or 1e60
             continue
@@ -279,7 +296,8 @@ def test_is_right_for_every_parameter(name, p):
             scale = np.abs(b) + (np.abs(b).max() if name == "snake" else 0)
             bound, ulp = 8, scale * np.finfo(np.float32).eps
         error = np.abs(np.float64(a) - b)[normal] / ulp[normal]
-        assert error.max() <= bound, (x[normal][error.argmax()], error.max())
+        worst = x[normal][error.argmax()]
+        assert error.max() <= bound, (p, worst, error.max())
 
 
 def _partial(f, x, p, order):
