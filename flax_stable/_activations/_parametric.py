@@ -16,19 +16,22 @@ def parametric(
     *slopes: Callable,
     name: str | None = None,
     residual: str = "input",
+    coarse: Callable | None = None,
 ) -> Callable:
     """The function ``value`` of input and parameters, with a slope for each of them.
 
     All are functions of the same arrays, in float32 or float64.  What is returned takes
     what `with_parameters` returns and keeps it, no array twice.  Higher orders
     differentiate the slopes: they are made of functions that have rules themselves.
-    ``name`` and ``residual`` are as for `elementwise`: slopes may take the output in
-    place of the input.
+    ``name``, ``residual`` and ``coarse`` are as for `elementwise`: slopes may take the
+    output in place of the input.
     """
 
     @custom_vjp
     def f(x, *parameters):
-        return narrow(whole(value)(widen(x), *parameters), x)
+        wide = widen(x)
+        formula = value if wide.dtype == x.dtype else coarse or value
+        return narrow(whole(formula)(wide, *parameters), x)
 
     def fwd(*args):
         y = f(*args)

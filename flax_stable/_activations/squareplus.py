@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from .._precision import head
 from ._parametric import parametric, with_parameters
 
 
@@ -38,7 +38,7 @@ def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Arra
 
     Residual: the input (and the parameter as it came).
 
-    Accuracy: in float32 errors observed stay below 1.3, 2.8 and 3.5 ULP in value, first
+    Accuracy: in float32 errors observed stay below 1.6, 2.8 and 4.1 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for the default parameter; for others from 1e-30 to 1e30 errors observed
@@ -63,65 +63,61 @@ def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Arra
     return _squareplus(*with_parameters("squareplus", x, b=b))
 
 
-def _parts(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
-    """Where x^2 overflows or vanishes, a power of two by which |x| is scaled; its
-    reciprocal; q = x^2 + b; r, its root; what q - r^2 is, exactly."""
-    up = 2.0**70 if x.dtype == np.float32 else 2.0**560
-    far, near = (62, 40) if x.dtype == np.float32 else (500, 80)
-    a = jnp.abs(x)
-    large, small = a > 2.0**far, (a < 2.0**-near) & (b < 2.0 ** (-2 * near - 10))
-    scale = jnp.where(large, 1 / up, jnp.where(small, up, 1)).astype(x.dtype)
-    back = jnp.where(large, up, jnp.where(small, 1 / up, 1)).astype(x.dtype)
-    square, b = (scale * a) ** 2, scale * b * scale
-    q = square + b
-    r = jnp.maximum(jnp.sqrt(q), 2.0**-100)
-    upper = head(r)
-    lower = r - upper
-    lost = jnp.minimum(square, b) - (q - jnp.maximum(square, b))
-    lost += ((q - upper * upper) - 2 * (upper * lower)) - lower * lower
-    return scale, back, q, r, lost
+def _positive(b: jax.Array) -> jax.Array:
+    """``b``, or next to nothing in place of 0: no root of it is divided by at 0."""
+    return jnp.where(b == 0, 2.0 ** (-3 * np.finfo(b.dtype).maxexp // 4), b)
 
 
-def _negative_part(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
-    """y = (b / 4) / p, p = (|x| + r) / 2, and r; by how much y is too large, and y / r,
-    relative to them."""
-    scale, back, _, r, lost = _parts(x, b)
-    a = scale * jnp.abs(x)
-    p = a + r
-    inverse = 1 / (2 * r * p)
-    excess = (2 * r * (a - (p - r)) + lost) * inverse
-    excess_of_ratio = excess + 2 * lost * (p * inverse) ** 2
-    y = 0.25 * (b / (0.5 * p * back))
-    finite = a < np.inf
-    return (
-        y,
-        r * back,
-        jnp.where(finite, excess, 0),
-        jnp.where(finite, excess_of_ratio, 0),
-    )
+def _halves(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+    """|x| / 2, held below where its square overflows; r / 2 there; b / 4."""
+    k = 0.25 * _positive(b)
+    a = jnp.minimum(0.5 * jnp.abs(x), 2.0 ** (np.finfo(x.dtype).maxexp // 2 - 1))
+    return a, jnp.sqrt(a * a + k), k
+
+
+def _coarse_value(x: jax.Array, b: jax.Array) -> jax.Array:
+    """y + max(x, 0), y = (b / 4) / p, p = (|x| + r) / 2: good to 2^-21."""
+    a, r, _ = _halves(x, b)
+    return 0.25 * b / jnp.maximum(a + r, jnp.abs(x)) + jnp.maximum(x, 0)
 
 
 def _squareplus_value(x: jax.Array, b: jax.Array) -> jax.Array:
-    y, _, excess, _ = _negative_part(x, b)
-    return (y - y * excess) + jnp.maximum(x, 0)
+    """The same, with most of Newton's step from y for y (|x| + y) = b / 4.
+
+    Whatever p is off by, y and p - |x| are off by in opposite directions.  Of their
+    difference the step takes y / (y + p), which 0.65 y / p comes close enough to.
+    """
+    a, r, k = _halves(x, b)
+    p = a + r
+    y = 0.25 * b / jnp.maximum(p, jnp.abs(x))
+    return (y + y * (y * (0.65 / k)) * ((p - 2 * a) - y)) + jnp.maximum(x, 0)
+
+
+def _scaled(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+    """1 / s, u = |x| / s, c = b / s^2 and u^2 + c, where s is a power of two near the
+    root of b: where the square overflows, what is divided by it has vanished."""
+    root = jnp.sqrt(_positive(b))
+    inverse = 1 / lax.reduce_precision(root, np.finfo(x.dtype).nexp, 0)
+    u = inverse * jnp.abs(x)
+    return inverse, u, inverse * b * inverse, u * u + inverse * _positive(b) * inverse
 
 
 def _squareplus_slope(x: jax.Array, b: jax.Array) -> jax.Array:
-    y, r, _, excess = _negative_part(x, b)
-    w = (y - y * excess) / r
+    _, u, c, q = _scaled(x, b)
+    w = 0.5 * c / (q + u * jnp.sqrt(q))
     return jnp.where(x > 0, 1 - w, w)
 
 
 def _curvature_value(x: jax.Array, b: jax.Array) -> jax.Array:
     """b / (2 r^3), in an order in which nothing vanishes that lasts."""
-    scale, _, q, r, _ = _parts(x, b)
-    # XLA makes b / q / r one division, by a product that may overflow.
-    return 0.5 * (scale * (scale * (scale * b / q) / r))
+    inverse, _, c, q = _scaled(x, b)
+    # XLA makes c / q / r one division, by a product that may overflow.
+    return inverse * (0.5 * c / q) / jnp.sqrt(q)
 
 
 def _reciprocal_value(x: jax.Array, b: jax.Array) -> jax.Array:
-    scale, _, _, r, _ = _parts(x, b)
-    return scale / r
+    _, r, _ = _halves(x, b)
+    return 0.5 / jnp.maximum(r, 0.5 * jnp.abs(x))
 
 
 _reciprocal: Callable = parametric(
@@ -148,4 +144,5 @@ _squareplus = parametric(
     ),
     lambda x, b: 0.25 * _reciprocal(x, b),
     name="squareplus",
+    coarse=_coarse_value,
 )
