@@ -14,8 +14,10 @@ pytestmark = pytest.mark.optimized
 KERNELS = {
     "expm1, negative": (p.expm1, np.expm1, -100, -1e-30, 0.81),
     "expm1, positive": (p.expm1, np.expm1, 1e-30, 87, 1.4),
+    "exp": (p.exp, np.exp, -87.3, -1e-30, 0.97),
     "log1p, negative": (p.log1p, np.log1p, -2 / 3, -1e-30, 0.91),
     "log1p, positive": (p.log1p, np.log1p, 1e-30, 1, 0.91),
+    "short_log1p": (p.short_log1p, np.log1p, 1e-30, 1, 1.5),
 }
 
 

@@ -28,14 +28,16 @@ def elementwise(
     *,
     residual: str = "input",
     coarse: Callable | None = None,
+    coarse_slope: Callable | None = None,
 ) -> Callable:
     """The function ``value`` with the derivative ``slope``, a function of what is kept.
 
     Both are functions of one float32 or float64 array.  What is returned takes any
     floating dtype, computes wide and rounds once.  Higher orders differentiate
     ``slope``: it is made of functions that have rules themselves.  ``name`` is what
-    checkpoint policies call the residual, the input or the output.  Where ``coarse`` is
-    given, inputs of 16 bits or less take that for the value: cheaper and good to 2^-18.
+    checkpoint policies call the residual, the input or the output.  Where ``coarse`` or
+    ``coarse_slope`` are given, inputs of 16 bits or less take those for the value or
+    the slope: cheaper and good to 2^-18.
     """
 
     @custom_vjp
@@ -49,7 +51,9 @@ def elementwise(
         return y, y if residual == "output" else x
 
     def bwd(kept, g):
-        return (narrow(widen(g) * slope(widen(named(kept, name))), kept),)
+        wide = widen(named(kept, name))
+        formula = slope if wide.dtype == kept.dtype else coarse_slope or slope
+        return (narrow(widen(g) * formula(wide), kept),)
 
     f.defvjp(fwd, bwd)
     return f
