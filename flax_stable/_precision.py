@@ -42,6 +42,18 @@ _EXP = {
     np.dtype(np.float64): tuple(1 / math.factorial(k) for k in range(2, 16)),
 }
 
+# The same with an error below 2^-28, for what is rounded anyway.
+_EXP_RATIO = {
+    **_EXP,
+    np.dtype(np.float32): (
+        0.5,
+        0.1666651964187622,
+        0.041666414588689804,
+        0.008368817158043385,
+        0.001393968821503222,
+    ),
+}
+
 # (f - log(1 + f)) / f^2 on -1/3 <= f <= 1/2; the error times f^2 is below 2^-27 of the
 # logarithm.
 _LOG = (
@@ -141,7 +153,11 @@ def exp_parts(x: jax.Array, low: jax.typing.ArrayLike = 0.0) -> tuple:
 def power_of_two(n: jax.Array) -> jax.Array:
     """``2^n`` for an integer ``n``, 0 for the one below the normal numbers."""
     info = np.finfo(n.dtype)
-    exponent = n.astype(np.int32 if info.bits == 32 else np.int64) + (info.maxexp - 1)
+    # In a sum that has no bits below 1 the lowest bits are those of an integer.
+    exponent = lax.bitcast_convert_type(
+        n + (1.5 * 2.0**info.nmant + (info.maxexp - 1)),
+        np.int32 if info.bits == 32 else np.int64,
+    )
     return lax.bitcast_convert_type(exponent << info.nmant, n.dtype)
 
 
@@ -159,6 +175,67 @@ def faint_exp(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     y = -jnp.minimum(jnp.abs(x), (info.maxexp + 31) * math.log(2))
     n, high, tail = exp_parts(y)
     return y, power_of_two(n + math.log2(LIFT)), high + tail
+
+
+class Exp(NamedTuple):
+    """``exp(y) = power (1 + z) unlift`` with a power of two that is a number."""
+
+    y: jax.Array
+    power: jax.Array
+    z: jax.Array
+    unlift: float
+
+    @property
+    def whole(self) -> jax.Array:
+        """``exp(y)``, as it counts beside 1."""
+        s = self.power * self.unlift
+        return s + s * self.z
+
+
+def exp_ratio(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``n`` and ``z`` with ``exp(y) = 2^n (1 + z)``: as `exp_parts`, but rounded."""
+    ln2_high, ln2_low = LN2[y.dtype]
+    n = jnp.round(y * (1 / math.log(2)))
+    r = (y - n * ln2_high) - n * ln2_low
+    return n, r + r * r * polynomial(_EXP_RATIO[y.dtype], r)
+
+
+def lifted(y: jax.Array, n: jax.Array, z: jax.Array) -> Exp:
+    """``exp(y) = 2^n (1 + z)``, lifted as in `faint_exp`."""
+    return Exp(y, power_of_two(n + math.log2(LIFT)), z, 1 / LIFT)
+
+
+def halved(y: jax.Array, n: jax.Array, z: jax.Array) -> tuple[Exp, jax.Array]:
+    """``exp(y) = 2^n (1 + z)`` over the square of a scale, and that.
+
+    The scale is 1, but where the power would be far below 1.  Together they reach
+    beyond the square of the smallest normal number.
+    """
+    half = jnp.minimum(jnp.round(0.5 * n + _far(n) / 2), 0)
+    return Exp(y, power_of_two(n - 2 * half), z, 1.0), power_of_two(half)
+
+
+def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` over a power of two, and one over that."""
+    held = jnp.minimum(n, _far(n))
+    return _one_plus(power_of_two(held), z), power_of_two(held - n)
+
+
+def one_plus_halved(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` times the square of a scale, and that, as in `halved`."""
+    half = jnp.maximum(jnp.round(0.5 * n - _far(n) / 2), 0)
+    return _one_plus(power_of_two(n - 2 * half), z), power_of_two(-half)
+
+
+def _far(n: jax.Array) -> int:
+    """Exponents up to this one leave room for the factors of a product."""
+    return 3 * np.finfo(n.dtype).maxexp // 4
+
+
+def _one_plus(power: jax.Array, z: jax.Array) -> jax.Array:
+    total = 1 + power
+    lost = 1 - (total - power)
+    return total + (power * z + lost)
 
 
 class Root(NamedTuple):

@@ -24,7 +24,6 @@ from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
 from .sigmoid import sigmoid_slope, tanh
-from .silu import gated
 
 
 @functools.partial(jax.jit, static_argnames=("approximate", "bits"))
@@ -286,8 +285,28 @@ def _faint_exp(a: Parts) -> tuple[jax.Array, jax.Array]:
     return power_of_two(n + math.log2(LIFT)), high + tail
 
 
+def _gated(x: jax.Array, power: jax.Array, z: jax.Array) -> jax.Array:
+    """``x / (1 + exp(-w))`` for w of the sign of x, ``exp(-|w|) LIFT = power (1 + z)``.
+
+    It is h + h g, where h is exact and g small: of g's own errors little is left.  With
+    s = power / LIFT, h is x s for negative x and x for positive; around 0 it is x / 2.
+    The rest, g, is over 1 + s (1 + z) what that of h leaves, written out so that it
+    does not cancel.
+    """
+    s = power / LIFT
+    below = x < 0
+    near = s > 0.3
+    slope = jnp.where(below, jnp.where(near, 2 - s, -s * (2 + z)), -s)
+    rest = (jnp.where(near, 1, 0) - s) + slope * z
+    g = jnp.where(below & ~near, z, 0) + rest / ((1 + s) + s * z)
+    h = jnp.maximum(x, -1e3) * jnp.where(below, power, 1)
+    scale = jnp.where(below, 1 / LIFT, 1) * jnp.where(near, 0.5, 1).astype(x.dtype)
+    # At infinity g is 0.
+    return scale * (h + jnp.minimum(h, np.finfo(h.dtype).max) * g)
+
+
 def _tanh_value(x: jax.Array) -> jax.Array:
-    return gated(x, *_faint_exp(_near(x)))
+    return _gated(x, *_faint_exp(_near(x)))
 
 
 def _tanh_slope(x: jax.Array) -> jax.Array:

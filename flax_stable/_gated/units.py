@@ -20,6 +20,10 @@ from ._products import (
     flat,
     gated,
     gaussian,
+    sigmoid_product,
+    sigmoid_slope_product,
+    silu_product,
+    silu_slope_product,
     tail_ratios,
     tanh_form,
 )
@@ -298,15 +302,15 @@ def _halves(name: str, x: jax.Array, axis: int) -> list[jax.Array]:
 # Of each activation and its derivatives, what they are far out and next to a root at 0.
 _glu: Callable = gated(
     sigmoid,
-    exponential(jnp.ones_like),
-    exponential(jnp.ones_like),
+    sigmoid_product,
+    sigmoid_slope_product,
     exponential(lambda x: -jnp.sign(x), rise=-0.125),
     name="glu",
 )
 _swiglu: Callable = gated(
     silu,
-    exponential(lambda x: x, rise=0.5),
-    exponential(lambda x: 1 - jnp.abs(x)),
+    silu_product,
+    silu_slope_product,
     exponential(lambda x: 2 - jnp.abs(x)),
     name="swiglu",
 )
