@@ -196,8 +196,17 @@ def exp_ratio(y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``n`` and ``z`` with ``exp(y) = 2^n (1 + z)``: as `exp_parts`, but rounded."""
     ln2_high, ln2_low = LN2[y.dtype]
     n = jnp.round(y * (1 / math.log(2)))
-    r = (y - n * ln2_high) - n * ln2_low
-    return n, r + r * r * polynomial(_EXP_RATIO[y.dtype], r)
+    return n, _short_expm1((y - n * ln2_high) - n * ln2_low)
+
+
+def exp2_ratio(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``n`` and ``z`` with ``2^(high + low) = 2^n (1 + z)``."""
+    n = jnp.round(high + low)
+    return n, _short_expm1(math.log(2) * ((high - n) + low))
+
+
+def _short_expm1(r: jax.Array) -> jax.Array:
+    return r + r * r * polynomial(_EXP_RATIO[r.dtype], r)
 
 
 def lifted(y: jax.Array, n: jax.Array, z: jax.Array) -> Exp:
@@ -211,31 +220,13 @@ def halved(y: jax.Array, n: jax.Array, z: jax.Array) -> tuple[Exp, jax.Array]:
     The scale is 1, but where the power would be far below 1.  Together they reach
     beyond the square of the smallest normal number.
     """
-    half = jnp.minimum(jnp.round(0.5 * n + _far(n) / 2), 0)
+    half = jnp.minimum(jnp.round(0.5 * n + far_exponent(n) / 2), 0)
     return Exp(y, power_of_two(n - 2 * half), z, 1.0), power_of_two(half)
 
 
-def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``1 + 2^n (1 + z)`` over a power of two, and one over that."""
-    held = jnp.minimum(n, _far(n))
-    return _one_plus(power_of_two(held), z), power_of_two(held - n)
-
-
-def one_plus_halved(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``1 + 2^n (1 + z)`` times the square of a scale, and that, as in `halved`."""
-    half = jnp.maximum(jnp.round(0.5 * n - _far(n) / 2), 0)
-    return _one_plus(power_of_two(n - 2 * half), z), power_of_two(-half)
-
-
-def _far(n: jax.Array) -> int:
+def far_exponent(n: jax.Array) -> int:
     """Exponents up to this one leave room for the factors of a product."""
     return 3 * np.finfo(n.dtype).maxexp // 4
-
-
-def _one_plus(power: jax.Array, z: jax.Array) -> jax.Array:
-    total = 1 + power
-    lost = 1 - (total - power)
-    return total + (power * z + lost)
 
 
 class Root(NamedTuple):

@@ -15,9 +15,10 @@ from .._precision import (
     exp_ratio,
     exp_sum,
     faint_exp,
+    far_exponent,
     lifted,
-    one_plus,
     polynomial,
+    power_of_two,
 )
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
@@ -85,6 +86,24 @@ def silu(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
 swish = silu
 
 
+def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` over a power of two, and one over that."""
+    held = jnp.minimum(n, far_exponent(n))
+    return _one_plus(power_of_two(held), z), power_of_two(held - n)
+
+
+def one_plus_halved(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` times the square of a scale, and that, as in `halved`."""
+    half = jnp.maximum(jnp.round(0.5 * n - far_exponent(n) / 2), 0)
+    return _one_plus(power_of_two(n - 2 * half), z), power_of_two(-half)
+
+
+def _one_plus(power: jax.Array, z: jax.Array) -> jax.Array:
+    total = 1 + power
+    lost = 1 - (total - power)
+    return total + (power * z + lost)
+
+
 def gated(x: jax.Array, n: jax.Array, z: jax.Array) -> jax.Array:
     """``x / (1 + 2^n (1 + z))``."""
     y, unlift = one_plus(n, z)
@@ -112,13 +131,13 @@ _CURVATURE_ROOT = {
 def slope_of_exp(x: jax.Array, e: Exp) -> jax.Array:
     """e (1 + y + e) / (1 + e)^2 for negative x, or one minus that for positive.
 
-    Given is e = exp(y), y = -|x|.  The former is yet to be multiplied by ``unlift``.
+    Given is e = exp(y) for y = -|x|.
     """
     s, below = e.power * e.unlift, x < 0
     y = e.power * jnp.where(_is_near(e.y), _series(e.y), ((1 + s) + e.y) + s * e.z)
-    y = y + y * e.z
+    y = (y + y * e.z) * e.unlift
     # A quotient that is used twice would end the loop.
-    y = jnp.where(below, y, -y * e.unlift)
+    y = jnp.where(below, y, -y)
     return jnp.where(below, 0, 1) + y / (1 + e.whole * (2 + e.whole))
 
 
@@ -139,8 +158,7 @@ def _series(y: jax.Array) -> jax.Array:
 
 def _silu_slope(x: jax.Array) -> jax.Array:
     y = -jnp.minimum(jnp.abs(x), math.log(2) * (np.finfo(x.dtype).maxexp + 31))
-    e = lifted(y, *exp_ratio(y))
-    return slope_of_exp(x, e) * jnp.where(x < 0, e.unlift, 1)
+    return slope_of_exp(x, lifted(y, *exp_ratio(y)))
 
 
 def _silu_curvature(x: jax.Array) -> jax.Array:

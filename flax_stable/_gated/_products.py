@@ -10,18 +10,18 @@ import numpy as np
 
 from .._activations._elementwise import named, whole
 from .._activations._few_bit import assert_bits, optimal_steps
-from .._activations.gelu import exponent_parts
+from .._activations.gelu import cubic_log2, exponent_parts, slope_of_cubic
 from .._activations.normal import INVERSE_SQRT_2PI
-from .._activations.silu import slope_of_exp
+from .._activations.silu import one_plus_halved, slope_of_exp
 from .._custom_vjp import custom_vjp
 from .._precision import (
     Exp,
+    exp2_ratio,
     exp_parts,
     exp_ratio,
     halved,
     head,
     narrow,
-    one_plus_halved,
     polynomial,
     power_of_two,
     square_parts,
@@ -133,8 +133,30 @@ def sigmoid_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Arr
 
 def silu_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
     """``x silu(gate)``."""
+    held = jnp.maximum(gate, -_END[gate.dtype])
     y, scale = _one_plus_exp(gate)
-    gate = jnp.maximum(gate, -_END[gate.dtype])
+    return _over(x, held, y, scale)
+
+
+def gelu_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x gelu(gate)`` in the form with tanh."""
+    held = jnp.maximum(gate, -_CUBIC_END[gate.dtype])
+    exponent = cubic_log2(-jnp.minimum(held, 9))
+    y, scale = one_plus_halved(*exp2_ratio(*exponent))
+    return _over(x, held, y, jnp.where(gate == -jnp.inf, 0, scale))
+
+
+def gelu_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x gelu'(gate)`` in the form with tanh."""
+    a = jnp.abs(gate)
+    y = -jnp.minimum(a, _CUBIC_END[gate.dtype])
+    e, scale = halved(y, *exp2_ratio(*cubic_log2(y)))
+    scale = jnp.where(gate < 0, jnp.where(a == jnp.inf, 0, scale), 1)
+    return x * slope_of_cubic(gate, e) * scale * scale
+
+
+def _over(x: jax.Array, gate: jax.Array, y: jax.Array, scale: jax.Array) -> jax.Array:
+    """``x gate / y`` times the square of the scale."""
     # Half of the smallest number is none, and twice the largest one is none.
     near = jnp.abs(gate) < 0.5
     quotient, other = jnp.where(near, x, gate) / y, jnp.where(near, gate, x)
@@ -150,6 +172,7 @@ def silu_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
 
 # Beyond, the product of an exponential with the largest number is zero.
 _END = {np.dtype(np.float32): 190.0, np.dtype(np.float64): 1485.0}
+_CUBIC_END = {np.dtype(np.float32): 13.3, np.dtype(np.float64): 27.2}
 
 
 def _faint_exp(gate: jax.Array) -> tuple[Exp, jax.Array]:

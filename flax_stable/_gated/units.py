@@ -20,6 +20,8 @@ from ._products import (
     flat,
     gated,
     gaussian,
+    gelu_product,
+    gelu_slope_product,
     sigmoid_product,
     sigmoid_slope_product,
     silu_product,
@@ -317,8 +319,8 @@ _swiglu: Callable = gated(
 _swiglu_rule = few_bit_gated(_swiglu, "swiglu", *REFERENCES["silu"][:2])
 _geglu: Callable = gated(
     gelu,
-    tanh_form(lambda x: x, rise=0.5),
-    tanh_form(lambda x: cubic_ratios(x)[0]),
+    gelu_product,
+    gelu_slope_product,
     tanh_form(lambda x: cubic_ratios(x)[1]),
     name="geglu",
 )
