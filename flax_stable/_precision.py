@@ -42,6 +42,18 @@ _EXP = {
     np.dtype(np.float64): tuple(1 / math.factorial(k) for k in range(2, 16)),
 }
 
+# The same with an error below 2^-28, for what is rounded anyway.
+_EXP_RATIO = {
+    **_EXP,
+    np.dtype(np.float32): (
+        0.5,
+        0.1666651964187622,
+        0.041666414588689804,
+        0.008368817158043385,
+        0.001393968821503222,
+    ),
+}
+
 # (f - log(1 + f)) / f^2 on -1/3 <= f <= 1/2; the error times f^2 is below 2^-27 of the
 # logarithm.
 _LOG = (
@@ -234,6 +246,58 @@ def faint_exp(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     y = -jnp.minimum(jnp.abs(x), (info.maxexp + 31) * math.log(2))
     n, high, tail = exp_parts(y)
     return y, power_of_two(n + math.log2(LIFT)), high + tail
+
+
+class Exp(NamedTuple):
+    """``exp(y) = power (1 + z) unlift`` with a power of two that is a number."""
+
+    y: jax.Array
+    power: jax.Array
+    z: jax.Array
+    unlift: float
+
+    @property
+    def whole(self) -> jax.Array:
+        """``exp(y)``, as it counts beside 1."""
+        s = self.power * self.unlift
+        return s + s * self.z
+
+
+def exp_ratio(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``n`` and ``z`` with ``exp(y) = 2^n (1 + z)``: as `exp_parts`, but rounded."""
+    ln2_high, ln2_low = LN2[y.dtype]
+    n = jnp.round(y * (1 / math.log(2)))
+    return n, _short_expm1((y - n * ln2_high) - n * ln2_low)
+
+
+def exp2_ratio(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``n`` and ``z`` with ``2^(high + low) = 2^n (1 + z)``."""
+    n = jnp.round(high + low)
+    return n, _short_expm1(math.log(2) * ((high - n) + low))
+
+
+def _short_expm1(r: jax.Array) -> jax.Array:
+    return r + r * r * polynomial(_EXP_RATIO[r.dtype], r)
+
+
+def lifted(y: jax.Array, n: jax.Array, z: jax.Array) -> Exp:
+    """``exp(y) = 2^n (1 + z)``, lifted as in `faint_exp`."""
+    return Exp(y, power_of_two(n + math.log2(LIFT)), z, 1 / LIFT)
+
+
+def halved(y: jax.Array, n: jax.Array, z: jax.Array) -> tuple[Exp, jax.Array]:
+    """``exp(y) = 2^n (1 + z)`` over the square of a scale, and that.
+
+    The scale is 1, but where the power would be far below 1.  Together they reach
+    beyond the square of the smallest normal number.
+    """
+    half = jnp.minimum(jnp.round(0.5 * n + far_exponent(n) / 2), 0)
+    return Exp(y, power_of_two(n - 2 * half), z, 1.0), power_of_two(half)
+
+
+def far_exponent(n: jax.Array) -> int:
+    """Exponents up to this one leave room for the factors of a product."""
+    return 3 * np.finfo(n.dtype).maxexp // 4
 
 
 class Root(NamedTuple):

@@ -1,13 +1,25 @@
 """`silu`, which is also called `swish`."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial
+from .._precision import (
+    LIFT,
+    Exp,
+    Root,
+    exp_ratio,
+    exp_sum,
+    faint_exp,
+    far_exponent,
+    lifted,
+    polynomial,
+    power_of_two,
+)
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 from .sigmoid import sigmoid_slope, tanh
@@ -44,7 +56,7 @@ def silu(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     off by 29, 14, 7.1 and 3.5% of the norm with 1 to 4 bits.  The second is 0.
     See docs/few_bits.md.
 
-    Accuracy: in float32 errors observed stay below 1.3, 3.3 and 4.3 ULP in value,
+    Accuracy: in float32 errors observed stay below 1.8, 3.6 and 4.3 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
     inputs, in float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward
     mode.  Results below the smallest normal number may be flushed to zero.
@@ -74,67 +86,79 @@ def silu(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
 swish = silu
 
 
-def gated(x: jax.Array, power: jax.Array, z: jax.Array) -> jax.Array:
-    """``x / (1 + exp(-w))`` for w of the sign of x, ``exp(-|w|) LIFT = power (1 + z)``.
+def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` over a power of two, and one over that."""
+    held = jnp.minimum(n, far_exponent(n))
+    return _one_plus(power_of_two(held), z), power_of_two(held - n)
 
-    It is h + h g, where h is exact and g small: of g's own errors little is left.  With
-    s = power / LIFT, h is x s for negative x and x for positive; around 0 it is x / 2.
-    The rest, g, is over 1 + s (1 + z) what that of h leaves, written out so that it
-    does not cancel.
-    """
-    s = power / LIFT
-    below = x < 0
-    near = s > 0.3
-    slope = jnp.where(below, jnp.where(near, 2 - s, -s * (2 + z)), -s)
-    rest = (jnp.where(near, 1, 0) - s) + slope * z
-    g = jnp.where(below & ~near, z, 0) + rest / ((1 + s) + s * z)
-    h = jnp.maximum(x, -1e3) * jnp.where(below, power, 1)
-    scale = jnp.where(below, 1 / LIFT, 1) * jnp.where(near, 0.5, 1).astype(x.dtype)
-    # At infinity g is 0.
-    return scale * (h + jnp.minimum(h, np.finfo(h.dtype).max) * g)
+
+def one_plus_halved(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` times the square of a scale, and that, as in `halved`."""
+    half = jnp.maximum(jnp.round(0.5 * n - far_exponent(n) / 2), 0)
+    return _one_plus(power_of_two(n - 2 * half), z), power_of_two(-half)
+
+
+def _one_plus(power: jax.Array, z: jax.Array) -> jax.Array:
+    total = 1 + power
+    lost = 1 - (total - power)
+    return total + (power * z + lost)
+
+
+def gated(x: jax.Array, n: jax.Array, z: jax.Array) -> jax.Array:
+    """``x / (1 + 2^n (1 + z))``."""
+    y, unlift = one_plus(n, z)
+    return x / y * unlift
 
 
 def _silu_value(x: jax.Array) -> jax.Array:
-    return gated(x, *faint_exp(x)[1:])
+    """x / (1 + exp(-x)), held where it is 0 and where the sum is 1."""
+    held = jnp.maximum(x, -math.log(2) * (np.finfo(x.dtype).maxexp + 80))
+    return gated(held, *exp_ratio(-jnp.minimum(held, 60)))
 
 
-# A number next to the root of silu' and what silu' is there; then the polynomial
-# (silu'(x) - that) / (x - the number) on -1.52 <= x <= 0.02.  It was fitted as those of
-# _precision.py; its error is below 2^-26.
-_ROOT = Root(-1.2784645557403564, -2.8270396683554365e-09)
-_PAST_ROOT = (
-    0.2178117036819458,
-    0.1466488093137741,
-    0.018874650821089745,
-    -0.015223460271954536,
-    -0.0066011883318424225,
-    0.00012907126802019775,
-    0.0007428745157085359,
-    0.00030642570345662534,
-    -0.00014995707897469401,
-    7.488397841370897e-06,
-)
-
-# Where 1 + y + exp(y) and, by dtype, (2 + y) + (2 - y) exp(y) vanish.
+# Numbers next to the root of 1 + y + exp(y), and what that is there.
 _SLOPE_ROOT = {
+    np.dtype(np.float32): Root(-1.2784645557403564, -1.65935526353033e-08),
     np.dtype(np.float64): Root(-1.2784645427610737, 1.3995343912896686e-16),
 }
+# The same of (2 + y) + (2 - y) exp(y).
 _CURVATURE_ROOT = {
     np.dtype(np.float32): Root(-2.399357318878174, -5.0200708317466996e-08),
     np.dtype(np.float64): Root(-2.3993572805154675, 2.416278182818987e-16),
 }
 
 
+def slope_of_exp(x: jax.Array, e: Exp) -> jax.Array:
+    """e (1 + y + e) / (1 + e)^2 for negative x, or one minus that for positive.
+
+    Given is e = exp(y) for y = -|x|.
+    """
+    s, below = e.power * e.unlift, x < 0
+    y = e.power * jnp.where(_is_near(e.y), _series(e.y), ((1 + s) + e.y) + s * e.z)
+    y = (y + y * e.z) * e.unlift
+    # A quotient that is used twice would end the loop.
+    y = jnp.where(below, y, -y)
+    return jnp.where(below, 0, 1) + y / (1 + e.whole * (2 + e.whole))
+
+
+def _is_near(y: jax.Array) -> jax.Array:
+    """Whether 1 + y + exp(y) cancels."""
+    return jnp.abs(y - _SLOPE_ROOT[y.dtype].at) < 2.0**-5
+
+
+def _series(y: jax.Array) -> jax.Array:
+    """1 + y + exp(y) where it cancels, in powers of the exact distance to a number."""
+    root = _SLOPE_ROOT[y.dtype]
+    e = math.exp(root.at)
+    terms = [
+        e / math.factorial(k) for k in range(2, 5 if y.dtype == np.float32 else 10)
+    ]
+    return polynomial((root.value, 1 + e, *terms), y - root.at)
+
+
 def _silu_slope(x: jax.Array) -> jax.Array:
-    """e (1 + y + e) / (1 + e)^2 at y = -|x|; one minus that for positive x."""
-    y, power, z = faint_exp(x)
-    e = power / LIFT * (1 + z)
-    b = power * exp_sum(y, e, ((1, 1), (1, 0)), _SLOPE_ROOT)
-    slope = (b + b * z) / (1 + e * (2 + e)) / LIFT
-    if x.dtype == np.float32:
-        near = polynomial((_ROOT.value, *_PAST_ROOT), y - _ROOT.at)
-        slope = jnp.where((y > -1.5) & (y < -0.25), near, slope)
-    return jnp.where(x < 0, slope, 1 - slope)
+    y = -jnp.minimum(jnp.abs(x), math.log(2) * (np.finfo(x.dtype).maxexp + 31))
+    return slope_of_exp(x, lifted(y, *exp_ratio(y)))
 
 
 def _silu_curvature(x: jax.Array) -> jax.Array:

@@ -10,11 +10,16 @@ import numpy as np
 
 from .._activations._elementwise import named, whole
 from .._activations._few_bit import assert_bits, optimal_steps
-from .._activations.gelu import exponent_parts
+from .._activations.gelu import cubic_log2, exponent_parts, slope_of_cubic
 from .._activations.normal import INVERSE_SQRT_2PI
+from .._activations.silu import one_plus_halved, slope_of_exp
 from .._custom_vjp import custom_vjp
 from .._precision import (
+    Exp,
+    exp2_ratio,
     exp_parts,
+    exp_ratio,
+    halved,
     head,
     narrow,
     polynomial,
@@ -29,9 +34,10 @@ def gated(
 ) -> Callable:
     """``x activation(gate)``, whose rule keeps both and computes the rest anew.
 
-    The first of ``products`` multiplies x by ``activation(gate)``, the second by its
-    derivative, which makes the derivative by the gate, and so on.  ``name`` is what
-    checkpoint policies call x and the gate.
+    The first of ``products`` multiplies x by the activation of the gate, the second by
+    its derivative, which makes the derivative by the gate, and so on; each also gets
+    the function it stands for.  ``name`` is what checkpoint policies call x and the
+    gate.
     """
     product, *others = products
 
@@ -45,8 +51,8 @@ def gated(
 
     @custom_vjp
     def unit(x, gate):
-        wide = widen(gate)
-        return narrow(whole(product)(widen(x), wide, activation(wide)), x)
+        y = whole(functools.partial(product, activation))(widen(x), widen(gate))
+        return narrow(y, x)
 
     def fwd(x, gate):
         return unit(x, gate), (x, gate)
@@ -113,6 +119,76 @@ def few_bit_gated(exact: Callable, name: str, *activation: Callable) -> Callable
     return rule
 
 
+def sigmoid_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x sigmoid(gate)``."""
+    y, scale = _one_plus_exp(gate)
+    return x / y * scale * scale
+
+
+def sigmoid_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x sigmoid'(gate)``."""
+    e, scale = _faint_exp(gate)
+    return x * (e.whole / (1 + e.whole * (2 + e.whole))) * scale * scale
+
+
+def silu_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x silu(gate)``."""
+    held = jnp.maximum(gate, -_END[gate.dtype])
+    y, scale = _one_plus_exp(gate)
+    return _over(x, held, y, scale)
+
+
+def gelu_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x gelu(gate)`` in the form with tanh."""
+    held = jnp.maximum(gate, -_CUBIC_END[gate.dtype])
+    exponent = cubic_log2(-jnp.minimum(held, 9))
+    y, scale = one_plus_halved(*exp2_ratio(*exponent))
+    return _over(x, held, y, jnp.where(gate == -jnp.inf, 0, scale))
+
+
+def gelu_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x gelu'(gate)`` in the form with tanh."""
+    a = jnp.abs(gate)
+    y = -jnp.minimum(a, _CUBIC_END[gate.dtype])
+    e, scale = halved(y, *exp2_ratio(*cubic_log2(y)))
+    scale = jnp.where(gate < 0, jnp.where(a == jnp.inf, 0, scale), 1)
+    return x * slope_of_cubic(gate, e) * scale * scale
+
+
+def _over(x: jax.Array, gate: jax.Array, y: jax.Array, scale: jax.Array) -> jax.Array:
+    """``x gate / y`` times the square of the scale."""
+    # Half of the smallest number is none, and twice the largest one is none.
+    near = jnp.abs(gate) < 0.5
+    quotient, other = jnp.where(near, x, gate) / y, jnp.where(near, gate, x)
+    return quotient * other * scale * scale
+
+
+def silu_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
+    """``x silu'(gate)``."""
+    e, scale = _faint_exp(gate)
+    scale = jnp.where(gate < 0, scale, 1)
+    return x * slope_of_exp(gate, e) * scale * scale
+
+
+# Beyond, the product of an exponential with the largest number is zero.
+_END = {np.dtype(np.float32): 190.0, np.dtype(np.float64): 1485.0}
+_CUBIC_END = {np.dtype(np.float32): 13.3, np.dtype(np.float64): 27.2}
+
+
+def _faint_exp(gate: jax.Array) -> tuple[Exp, jax.Array]:
+    """``exp(-|gate|)`` as `halved` gives it, and zero at infinity alone."""
+    y = -jnp.minimum(jnp.abs(gate), _END[gate.dtype])
+    e, scale = halved(y, *exp_ratio(y))
+    return e, jnp.where(jnp.abs(gate) == jnp.inf, 0, scale)
+
+
+def _one_plus_exp(gate: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + exp(-gate)`` likewise; where that is 1, the gate is held."""
+    y = jnp.minimum(-gate, _END[gate.dtype])
+    total, scale = one_plus_halved(*exp_ratio(jnp.maximum(y, -60)))
+    return total, jnp.where(gate == -jnp.inf, 0, scale)
+
+
 def fading(
     exponent: Callable,
     reach: tuple[float, float],
@@ -126,8 +202,8 @@ def fading(
     is zero.  Where the factor vanishes at 0 it is ``rise gate`` next to that.
     """
 
-    def product(x, gate, factor):
-        info = np.finfo(x.dtype)
+    def product(activation, x, gate):
+        factor, info = activation(gate), np.finfo(x.dtype)
         # Within reach it lifts every factor above zero, also for an infinite x.
         lift = 5 * info.maxexp // 8
         unlift = np.array(2.0**-lift, x.dtype)
@@ -144,8 +220,9 @@ def fading(
     return product
 
 
-def flat(x: jax.Array, gate: jax.Array, factor: jax.Array) -> jax.Array:
+def flat(activation: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
     """Off 0 a factor of zero stays that: so does its product, also with infinity."""
+    factor = activation(gate)
     zero = (factor == 0) & (gate != 0) & jnp.isinf(x)
     return jnp.where(zero, 0, x * factor)
 

@@ -20,6 +20,12 @@ from ._products import (
     flat,
     gated,
     gaussian,
+    gelu_product,
+    gelu_slope_product,
+    sigmoid_product,
+    sigmoid_slope_product,
+    silu_product,
+    silu_slope_product,
     tail_ratios,
     tanh_form,
 )
@@ -298,23 +304,23 @@ def _halves(name: str, x: jax.Array, axis: int) -> list[jax.Array]:
 # Of each activation and its derivatives, what they are far out and next to a root at 0.
 _glu: Callable = gated(
     sigmoid,
-    exponential(jnp.ones_like),
-    exponential(jnp.ones_like),
+    sigmoid_product,
+    sigmoid_slope_product,
     exponential(lambda x: -jnp.sign(x), rise=-0.125),
     name="glu",
 )
 _swiglu: Callable = gated(
     silu,
-    exponential(lambda x: x, rise=0.5),
-    exponential(lambda x: 1 - jnp.abs(x)),
+    silu_product,
+    silu_slope_product,
     exponential(lambda x: 2 - jnp.abs(x)),
     name="swiglu",
 )
 _swiglu_rule = few_bit_gated(_swiglu, "swiglu", *REFERENCES["silu"][:2])
 _geglu: Callable = gated(
     gelu,
-    tanh_form(lambda x: x, rise=0.5),
-    tanh_form(lambda x: cubic_ratios(x)[0]),
+    gelu_product,
+    gelu_slope_product,
     tanh_form(lambda x: cubic_ratios(x)[1]),
     name="geglu",
 )
