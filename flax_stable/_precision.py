@@ -145,15 +145,15 @@ def exp(x: jax.Array) -> jax.Array:
     return power * (1 + z)
 
 
-def split_exp(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``exp(x) = power (1 + z)``, within the range of normal numbers.
+def split_exp(x: jax.Array, lift: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """``lift exp(x) = power (1 + z)``, where that is a normal number.
 
-    ``power`` is a power of two and ``|z| < 0.42``.
+    ``power`` and ``lift`` are powers of two, and ``|z| < 0.42``.
     """
     ln2_high, ln2_low = LN2[x.dtype]
     n = jnp.round(x * (1 / math.log(2)))
     r = (x - n * ln2_high) - n * ln2_low
-    return power_of_two(n), r + r * r * polynomial(_EXP[x.dtype], r)
+    return power_of_two(n, lift), r + r * r * polynomial(_EXP[x.dtype], r)
 
 
 def log1p(u: jax.Array) -> jax.Array:
@@ -223,11 +223,11 @@ def exp_parts(x: jax.Array, low: jax.typing.ArrayLike = 0.0) -> tuple:
     return n, high, r * r * polynomial(_EXP[x.dtype], r) - low
 
 
-def power_of_two(n: jax.Array) -> jax.Array:
-    """``2^n`` for an integer ``n``, 0 for the one below the normal numbers."""
+def power_of_two(n: jax.Array, lift: float = 1.0) -> jax.Array:
+    """``lift 2^n`` for an integer ``n``, 0 for the one below the normal numbers."""
     # The integer is in the last bits of a sum with a number whose last bit is worth 1.
     info = np.finfo(n.dtype)
-    last = n + (1.5 * 2.0**info.nmant + (info.maxexp - 1))
+    last = n + (1.5 * 2.0**info.nmant + (info.maxexp - 1) + math.log2(lift))
     bits = lax.bitcast_convert_type(last, np.int32 if info.bits == 32 else np.int64)
     return lax.bitcast_convert_type(bits << info.nmant, n.dtype)
 
@@ -245,7 +245,7 @@ def faint_exp(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     info = np.finfo(x.dtype)
     y = -jnp.minimum(jnp.abs(x), (info.maxexp + 31) * math.log(2))
     n, high, tail = exp_parts(y)
-    return y, power_of_two(n + math.log2(LIFT)), high + tail
+    return y, power_of_two(n, LIFT), high + tail
 
 
 class Exp(NamedTuple):
@@ -319,9 +319,9 @@ def exp_sum(
     series at the number next to the root: the difference to that is exact.
     """
     (p, q), *others = terms
-    total = jnp.zeros_like(y)
+    total: Any = 0.0
     for a, b in reversed(others):
-        total = e * ((a + b * y) + total)
+        total = e * ((a + b * y if b else a) + total)
     total = (p + q * y) + total
     if y.dtype not in roots:
         return total

@@ -1,13 +1,14 @@
 """`mish`."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial
+from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial, split_exp
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 
@@ -29,10 +30,9 @@ def mish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     Returns:
       An array of the shape of ``x`` and of its (promoted) dtype.
 
-    Derivatives: both are quotients of sums of :math:`(p + q x) e^{kx}`, for positive
-    ``x`` in terms of :math:`e^{-x}`.  They keep their bits around their roots, -1.192
-    of the first, -2.256 and 1.491 of the second, and far out, where
-    :math:`1 - \tanh^2` is zero.
+    Derivatives: both are quotients of sums of :math:`(p + q x) e^{kx}`.  They keep
+    their bits around their roots, -1.192 of the first, -2.256 and 1.491 of the second,
+    and far out, where :math:`1 - \tanh^2` is zero.
 
     Limits: 0 (where that of `jax.nn` is NaN) and inf in value, 0 and 1 in the first
     derivative, 0 in the second.  NaN gives NaN.
@@ -43,7 +43,7 @@ def mish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     off by 27, 13, 6.1 and 3.1% of the norm with 1 to 4 bits.  The second is 0.
     See docs/few_bits.md.
 
-    Accuracy: in float32 errors observed stay below 1.6, 3.2 and 4.7 ULP in value,
+    Accuracy: in float32 errors observed stay below 1.8, 3.4 and 4.7 ULP in value,
     first and second derivative, in float16 and bfloat16 below 0.501 ULP over all
     inputs, in float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward
     mode.  Results below the smallest normal number may be flushed to zero.
@@ -72,46 +72,45 @@ def mish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
 def _mish_value(x: jax.Array) -> jax.Array:
     """h + h g, where h is exact and g small: of g's own errors little is left.
 
-    With e = exp(-|x|) = s (1 + z), h is x s for negative x and x for positive; around 0
-    it is x / 2.  The rest, g, is what that of h leaves of tanh(softplus(x)), which is
-    e (2 + e) / (2 + 2 e + e^2) or (1 + 2 e) / (1 + 2 e + 2 e^2), written out so that it
-    does not cancel.
+    With e = exp(x) = s (1 + z), tanh(softplus(x)) is e - e^2 (1 + e) / d for negative
+    x, d = 2 + 2 e + e^2, so that h is x s; from a little below 0 it is
+    (1 + (d - 4) / d) / 2, and h is x / 2.
     """
-    _, power, z = faint_exp(x)
-    s = power / LIFT
-    e = s + s * z
-    below = x < 0
-    near = (s > 0.3) & ((s > 0.6) | (e < 0.46))
-    far = s < 0.3
-    left = z * (2 + e) + jnp.where(near, 1 - 0.5 * e * e, -e * (1 + e))
-    left = jnp.where(far, -e * (1 + e) * (1 + z), left)
-    right = jnp.where(near, 1 + 2 * e, 0) - 2 * e * e
-    over = jnp.where(near, 1, 2) * (1 + e * (1 + 0.5 * e))
-    rest = jnp.where(below, left, right)
-    over = jnp.where(below, over, 1 + 2 * e * (1 + e))
-    h = jnp.maximum(x, -1e3) * jnp.where(below, power, 1)
-    scale = jnp.where(below, 1 / LIFT, 1) * jnp.where(near, 0.5, 1).astype(x.dtype)
-    g = jnp.where(below & far, z, 0) + rest / over
-    # At infinity g is 0.
-    return scale * (h + jnp.minimum(h, np.finfo(h.dtype).max) * g)
+    power, z, y, e = _terms(x)
+    below = x < -0.66
+    top = jnp.where(below, -(e * (1 + e)) * (1 + z), e * e + (2 * e - 2))
+    g = jnp.where(below, z, 0) + top / (e * e + (2 + 2 * e))
+    h = jnp.where(below, power, 1) * y
+    scale = jnp.where(below, 1 / LIFT, 0.5).astype(x.dtype)
+    return jnp.where(x > y, x, scale * (h + h * g))
+
+
+def _terms(x: jax.Array) -> tuple[jax.Array, ...]:
+    """p, z, y, e: e = exp(y) = p (1 + z) / LIFT, and p is a power of two.
+
+    y is x, held where more of it changes nothing: p is 0, or 1 is nothing beside e.
+    """
+    info = np.finfo(x.dtype)
+    y = jnp.clip(x, -(info.maxexp + 31) * math.log(2), (info.nmant + 6) * math.log(2))
+    power, z = split_exp(y, LIFT)
+    e = power / LIFT * (1 + z)
+    return power, z, y, e
 
 
 # Numbers next to a root of mish' and mish'' and what these are there; then polynomials
-# (mish'(x) - that) / (x - the number) on -1.46 <= x <= 0.02 and the same for mish'' on
+# (mish'(x) - that) / (x - the number) on -1.49 <= x <= -0.49 and the same for mish'' on
 # -1.1 <= x <= 1.76.  They were fitted as those of _precision.py; errors are below 2^-24
 # and 2^-25.
 _ROOT = Root(-1.1924312114715576, 8.12572793365832e-10)
 _PAST_ROOT = (
     0.2669479250907898,
     0.2047312706708908,
-    0.04190699756145477,
-    -0.02027171477675438,
-    -0.015810949727892876,
-    -0.0033667399547994137,
-    0.0010650206822901964,
-    0.0009583618375472724,
-    0.000449593469966203,
-    -0.00025036840816028416,
+    0.04190676286816597,
+    -0.020271209999918938,
+    -0.01580379717051983,
+    -0.003392769256606698,
+    0.0010384251363575459,
+    0.0012202124344184995,
 )
 _CURVATURE_ROOT = Root(1.490571141242981, 8.82232316018329e-09)
 _PAST_CURVATURE_ROOT = (
@@ -158,21 +157,21 @@ _ABOVE_SUM_ROOT = {
 
 
 def _mish_slope(x: jax.Array) -> jax.Array:
-    """e (4 + 4 y + ...) / (2 + 2 e + e^2)^2 for negative x.
+    """e (4 + 4 x + e (6 + 4 x) + ...) / (n + 2)^2, e = exp(x), n = 2 e + e^2.
 
-    Here y = -|x| and e = exp(y).  For positive x it is
-    1 - e^2 (2 + 4 y + ...) / (1 + 2 e + 2 e^2)^2.
+    From a little below 0 it is 1 / 2 and (n^2 / 2 - 2 + 4 x (n - e)) / (n + 2)^2.
     """
-    y, power, z = faint_exp(x)
-    e = power / LIFT * (1 + z)
+    power, z, y, e = _terms(x)
+    n = e * (2 + e)
+    below = x < (-1.48 if x.dtype == np.float32 else -0.5)
     b = power * exp_sum(y, e, _SLOPE_SUM, _SLOPE_SUM_ROOT)
-    left = (b + b * z) / (4 + e * (8 + e * (8 + e * (4 + e)))) / LIFT
+    right = (0.5 * n - 1) * (2 + n) + 4 * y * (n - e)
+    top = jnp.where(below, (b + b * z) / LIFT, right)
+    slope = jnp.where(below, 0, 0.5).astype(x.dtype) + top / (4 + n * (4 + n))
     if x.dtype == np.float32:
-        near = polynomial((_ROOT.value, *_PAST_ROOT), y - _ROOT.at)
-        left = jnp.where(y > -1.44, near, left)
-    above = (2 + 4 * y) + e * (4 + 4 * y + 4 * e)
-    right = 1 - e * e * above / (1 + e * (4 + e * (8 + e * (8 + 4 * e))))
-    return jnp.where(x < 0, left, right)
+        near = polynomial((_ROOT.value, *_PAST_ROOT), x - _ROOT.at)
+        slope = jnp.where(below | (x > -0.5), slope, near)
+    return slope
 
 
 def _mish_curvature(x: jax.Array) -> jax.Array:
