@@ -290,7 +290,7 @@ def _faint_exp(a: Parts) -> tuple[jax.Array, jax.Array]:
     """``exp(-w) LIFT = power (1 + z)``, as `faint_exp` has it."""
     w, rest = exponent_parts(a)
     n, high, tail = exp_parts(-w, rest)
-    return power_of_two(n + math.log2(LIFT)), high + tail
+    return power_of_two(n, LIFT), high + tail
 
 
 def cubic_log2(x: jax.Array) -> Parts:

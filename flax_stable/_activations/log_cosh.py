@@ -55,7 +55,7 @@ def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
 
 
 # (log(cosh(a)) / a^2 - 1/2) / a^2 in powers of a^2 on 0 <= a <= 0.76: in float32 fitted
-# as in _precision.py, in float64 from Chebyshev's.  The error, relative to
+# as in _precision/, in float64 from Chebyshev's.  The error, relative to
 # log(cosh(a)), is below 2^-31 and 2^-55.
 _LOG_COSH = {
     np.dtype(np.float32): (

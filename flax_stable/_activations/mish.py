@@ -99,7 +99,7 @@ def _terms(x: jax.Array) -> tuple[jax.Array, ...]:
 
 # Numbers next to a root of mish' and mish'' and what these are there; then polynomials
 # (mish'(x) - that) / (x - the number) on -1.49 <= x <= -0.49 and the same for mish'' on
-# -1.1 <= x <= 1.76.  They were fitted as those of _precision.py; errors are below 2^-24
+# -1.1 <= x <= 1.76.  They were fitted as those of _precision/; errors are below 2^-24
 # and 2^-25.
 _ROOT = Root(-1.1924312114715576, 8.12572793365832e-10)
 _PAST_ROOT = (

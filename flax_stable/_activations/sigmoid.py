@@ -181,7 +181,7 @@ def _coarse_sigmoid_slope(x: jax.Array) -> jax.Array:
 
 
 # (tanh(a) / a - 1) / a^2 in powers of a^2 on 0 <= a <= 0.271: fitted as in
-# _precision.py; the error times a^2 is below 2^-27.4.
+# _precision/; the error times a^2 is below 2^-27.4.
 _TANH = (-0.3333318531513214, 0.13320951163768768, -0.05101071670651436)
 
 

@@ -13,7 +13,7 @@ from ._parametric import parametric, with_parameters
 from .sigmoid import _tanh_value, tanh
 
 # (tanh(a) / a - 1) / a^2 in powers of a^2 on 0 <= a <= 0.625: fitted as in
-# _precision.py; the error times a^2 is below 2^-32.
+# _precision/; the error times a^2 is below 2^-32.
 _TANH = (
     -0.3333333134651184,
     0.13333222270011902,
