@@ -55,7 +55,7 @@ def mish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
       >>> fs.mish(jnp.array([-1.0, 0.0, 1.0]))
-      Array([-0.30340147,  0.        ,  0.8650984 ], dtype=float32)
+      Array([-0.30340144,  0.        ,  0.86509836], dtype=float32)
       >>> bool(fs.mish(-90.0) < 0)  # exp(-90) alone would be zero
       True
 

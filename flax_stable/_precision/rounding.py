@@ -19,7 +19,8 @@ def narrow(x: jax.Array, like: jax.Array) -> jax.Array:
 
 def polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
     """``coefficients[0] + coefficients[1] x + ...`` by Horner's rule."""
-    y = jnp.full_like(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
+    *lower, next_, highest = coefficients
+    y = highest * x + next_
+    for c in reversed(lower):
         y = y * x + c
     return y
