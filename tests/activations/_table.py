@@ -242,7 +242,7 @@ SILU = {
     ),
     "mish": Expected(
         lambda x: x * mp.tanh(mp.log1p(mp.exp(x))),
-        float32=(1.77, 3.3, 4.63),
+        float32=(1.77, 3.46, 4.63),
         limits=((0, np.inf), (0, 1), (0, 0)),
         windows=(
             (-91.9, -91.7),
