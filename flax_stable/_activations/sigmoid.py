@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .._precision import (
     coarse_exp,
@@ -197,10 +196,7 @@ def _tanh_value(x: jax.Array) -> jax.Array:
     power, z = split_exp(2 * jnp.minimum(a, 10))
     m = (power - 1) + power * z
     near = a + a * (a * a) * polynomial(_TANH, a * a)
-    bits = lax.bitcast_convert_type(jnp.where(a < 0.26, near, m / (2 + m)), np.int32)
-    # In XLA copysign takes several operations.
-    sign = lax.bitcast_convert_type(x, np.int32) & np.iinfo(np.int32).min
-    return lax.bitcast_convert_type(bits | sign, np.float32)
+    return jnp.copysign(jnp.where(a < 0.26, near, m / (2 + m)), x)
 
 
 def _double_tanh_slope(x: jax.Array) -> jax.Array:
