@@ -163,7 +163,8 @@ def _sigmoid_value(x: jax.Array) -> jax.Array:
     return numerator - numerator * (e / (1 + e))
 
 
-def _coarse_sigmoid(x: jax.Array) -> jax.Array:
+def coarse_sigmoid(x: jax.Array) -> jax.Array:
+    """1 / (1 + exp(-x)), good for a result of 16 bits."""
     # At 89 the exponential is infinite.
     return 1 / (1 + coarse_exp(-jnp.clip(x, -89, 88)))
 
@@ -231,7 +232,7 @@ _SIGMOID_RULES: dict[str, Callable] = {
         _sigmoid_value,
         sigmoid_slope,
         "sigmoid",
-        coarse=_coarse_sigmoid,
+        coarse=coarse_sigmoid,
         coarse_slope=elementwise(_coarse_sigmoid_slope, _sigmoid_curvature),
     ),
     "output": elementwise(
@@ -239,7 +240,7 @@ _SIGMOID_RULES: dict[str, Callable] = {
         lambda y: y * (1 - y),
         "sigmoid",
         residual="output",
-        coarse=_coarse_sigmoid,
+        coarse=coarse_sigmoid,
     ),
 }
 _double_slope: Callable = elementwise(_double_tanh_slope, _double_tanh_curvature)

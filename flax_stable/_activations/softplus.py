@@ -27,7 +27,7 @@ from ._elementwise import as_floating, elementwise, named, whole
 from ._few_bit import few_bit
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
 from ._parametric import parametric, with_parameters
-from .sigmoid import sigmoid_slope, tanh
+from .sigmoid import coarse_sigmoid, sigmoid_slope, tanh
 
 
 def softplus(
@@ -137,12 +137,8 @@ def _coarse_value(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0) + coarse_log1p(coarse_exp(-jnp.minimum(jnp.abs(x), 88)))
 
 
-def _coarse_slope_at(x: jax.Array) -> jax.Array:
-    return 1 / (1 + coarse_exp(-jnp.clip(x, -88, 88)))
-
-
 _softplus_slope = elementwise(_slope_at, sigmoid_slope)
-_coarse_slope = elementwise(_coarse_slope_at, sigmoid_slope)
+_coarse_slope = elementwise(coarse_sigmoid, sigmoid_slope)
 
 
 # Softplus determines its slope, 1 - exp(-y), so the rule keeps the output, which the

@@ -243,12 +243,12 @@ def _cubic(gate: jax.Array) -> tuple:
     return -w, rest
 
 
-def cubic_ratios(gate: jax.Array) -> tuple:
-    """1 + x w' and 2 w' + x w'' + x w'^2 of the cubic w, x < 0."""
+def cubic_ratio(gate: jax.Array) -> jax.Array:
+    """2 w' + x w'' + x w'^2 of the cubic w, x < 0."""
     scale = math.sqrt(8 / math.pi)
     a, bend = jnp.abs(gate), 6 * 0.044715 * scale * (gate * gate)
     slope = scale + 0.5 * bend
-    return 1 - a * slope, (2 * slope + bend) - a * slope * slope
+    return (2 * slope + bend) - a * slope * slope
 
 
 # Of the normal distribution, Q(a) a / phi(a) in powers of 1 / a^2: 1, -1, 3, -15...

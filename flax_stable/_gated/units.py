@@ -14,7 +14,7 @@ from .._activations.sigmoid import sigmoid
 from .._activations.silu import silu
 from ..testing.references import REFERENCES
 from ._products import (
-    cubic_ratios,
+    cubic_ratio,
     exponential,
     few_bit_gated,
     flat,
@@ -321,7 +321,7 @@ _geglu: Callable = gated(
     gelu,
     gelu_product,
     gelu_slope_product,
-    tanh_form(lambda x: cubic_ratios(x)[1]),
+    tanh_form(cubic_ratio),
     name="geglu",
 )
 _exact_geglu: Callable = gated(
