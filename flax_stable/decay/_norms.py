@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from .._parametrization import Parameters
-from .._precision import narrow
 from ._arguments import assert_names, assert_number, assert_params
 from ._transforms import Chain, inverse, positive_options, read, slopes
 from ._trees import mapped, widened
@@ -95,7 +94,7 @@ def clip_by_global_norm(
 
         def clipped(g):
             wide = widened(g)
-            return narrow(wide * factor.astype(wide.dtype), jnp.asarray(g))
+            return (wide * factor.astype(wide.dtype)).astype(jnp.asarray(g).dtype)
 
         return jax.tree.map(clipped, updates), state
 

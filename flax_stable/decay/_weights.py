@@ -12,7 +12,6 @@ from .._activations.sigmoid import sigmoid
 from .._activations.softplus import softplus
 from .._parametrization import Parameters
 from .._positive.transform import assert_parameters
-from .._precision import narrow
 from ._arguments import assert_mask, assert_names, assert_number, assert_params
 from ._transforms import Chain, inverse, positive_options, read, slopes
 from ._trees import mapped, widened
@@ -189,7 +188,7 @@ def _decay(
 
         def decayed(chain, x, g):
             change = step(chain, x, jnp.asarray(now, x.dtype))
-            return narrow(widened(g) + change, jnp.asarray(g))
+            return (widened(g) + change).astype(g.dtype)
 
         return mapped(who, parameters, decayed, updates, params), state
 
