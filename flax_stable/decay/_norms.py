@@ -32,8 +32,7 @@ def global_norm(updates: Any, params: Any, *, parameters: Parameters = ()) -> ja
 
     Raises:
       TypeError: ``parameters`` is of the wrong kind.
-      ValueError: ``params`` have no names, a raw one has no transform, or
-        ``parameters`` names none.
+      ValueError: ``params`` have no names, or a raw one has no transform, or two.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

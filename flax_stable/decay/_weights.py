@@ -62,7 +62,7 @@ def add_decayed_weights(
         flax_stable.positive_transform(floor=1e-3)}``, or a function of paths and
         values, which `optax.inject_hyperparams` needs among its ``static_args``.  Every
         raw parameter that decays needs one; ``()`` instead of a transform says that it
-        is read as it is.
+        is read as it is.  A name that matches nothing is no error.
 
     Returns:
       A gradient transformation, which needs ``params`` in ``update``.
@@ -70,8 +70,7 @@ def add_decayed_weights(
     Raises:
       TypeError: an argument is of the wrong kind.
       ValueError: ``weight_decay`` is below 0 or not finite; in ``update``: ``params``
-        are missing or have no names, a raw one has no transform, or ``parameters``
-        names none.
+        are missing or have no names, or a raw one has no transform, or two.
 
     Example:
       >>> import jax.numpy as jnp, optax, flax_stable as fs
