@@ -122,7 +122,7 @@ def train(model, cars, steps, weight_decay, key, split):
 
     tx = optax.chain(
         optax.scale_by_adam(),
-        fs.decay.add_decayed_weights(weight_decay, is_kernel),
+        fs.decay.add_decayed_weights(weight_decay, is_kernel, parameters="kernel"),
         optax.scale_by_learning_rate(5e-3),
     )
 

@@ -126,6 +126,34 @@ def test_groups_of_any_number():
         assert bits(found(params, batch)) == bits(expected)
 
 
+def test_arguments_and_more_outputs_are_those_of_jax():
+    """Several arguments by number, and what groups give besides, one after another."""
+    params, batch = example()
+
+    def scored(scale, params, shift, batch):
+        error = loss(params, batch) * scale + shift["by"]
+        return error, {"rows": batch[0].sum(1), "count": 3, "scale": [scale > 1]}
+
+    args = jnp.float32(2), params, {"by": jnp.float32(0.5)}
+    expected, by = jax.value_and_grad(scored, (2, 1), has_aux=True)(*args, batch)
+    value_and_grad = fs.reproducible_value_and_grad(scored, (2, 1), True, groups=4)
+    found = [value_and_grad(*args, batch)]
+    for sizes, axis_type in MESHES[1:3]:
+        mesh = make_mesh(sizes, axis_type)
+        with jax.set_mesh(mesh):
+            there = place(args, (P(), SPECS, {"by": P()}), mesh)
+            found.append(value_and_grad(*there, place(batch, BATCH_SPEC, mesh)))
+        fs.testing.assert_sharding(found[-1][1], ({"by": P()}, SPECS), mesh)
+    assert bits(found[0]) == bits(found[1]) == bits(found[2])
+    (value, aux), gradient = found[0]
+    np.testing.assert_allclose(value, expected[0], 1e-5)
+    np.testing.assert_allclose(aux["rows"].ravel(), expected[1]["rows"], 1e-5)
+    assert aux["count"].tolist() == [3] * 4 and aux["scale"][0].tolist() == [True] * 4
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), gradient, by
+    )
+
+
 def whole_mesh_inside():
     mesh = make_mesh((2, 1, 1))
     params, batch = example()
@@ -165,9 +193,21 @@ def sharded_without_a_mesh():
             "a mesh for params on 8 devices, but got none",
         ),
         (whole_mesh_inside, "inside of jax.shard_map"),
+        (
+            lambda: fs.reproducible_value_and_grad(loss, 1)(*example()),
+            "which is the batch and has no gradient here, but got 1 for 2 arguments",
+        ),
+        (
+            lambda: fs.reproducible_value_and_grad(loss, (0, -1))(*example()),
+            "but got (0, -1) for 2 arguments",
+        ),
+        (
+            lambda: fs.reproducible_value_and_grad(loss, "params"),
+            "expects argnums, an integer or a sequence of them, to count from 0",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(call, text):
-    with pytest.raises(ValueError) as e:
+    with pytest.raises((ValueError, TypeError)) as e:
         call()
     assert text.replace("\\", "") in str(e.value)

@@ -1,10 +1,13 @@
 """What holds the library's parts together: import directions, weight, file size."""
 
 import ast
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +147,48 @@ def test_a_wrong_import_is_found(module, source, complaint):
 )
 def test_a_right_import_passes(module, source, is_package):
     assert violations(source, module, is_package) == []
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """The names of requirements such as ``jax[cuda]>=0.10``."""
+    return {re.split(r"[^\w.-]", text)[0] for text in requirements}
+
+
+def undeclared(sources: list[str], declared: set[str]) -> set[str]:
+    """What sources import of no declared distribution, nor of this repository."""
+    paths = [*SOURCES, *CLIENTS, *TESTS]
+    own = {name for path in paths for name in (path.stem, path.parent.name)}
+    there = importlib.metadata.packages_distributions()
+    tops = {
+        name.split(".")[0]
+        for source in sources
+        # Imports relative to the module come out as those of the library.
+        for name in imports(source, "flax_stable.some.deep.module")
+    }
+    missing = tops - own - sys.stdlib_module_names
+    return {name for name in missing if not declared & {*there.get(name, [name])}}
+
+
+@pytest.mark.parametrize("folder", ["flax_stable", "examples", "tests", "benchmarks"])
+def test_what_is_imported_is_declared(folder):
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, extras = config["project"], config["project"]["optional-dependencies"]
+    declared = {
+        "flax_stable": [],
+        "examples": extras["examples"],
+        "tests": extras["examples"] + extras["test"],
+        "benchmarks": config["dependency-groups"]["bench"],
+    }
+    sources = [path.read_text() for path in (ROOT / folder).rglob("*.py")]
+    names = distributions(project["dependencies"] + declared[folder])
+    assert sources and undeclared(sources, names) == set()
+
+
+def test_an_undeclared_import_is_found():
+    source = "def f():\n    import yaml.nodes\n    from sklearn import svm\nimport jax"
+    declared = distributions(["jax[cuda]>=0.10", "PyYAML"])
+    assert undeclared([source], declared - {"PyYAML"}) == {"yaml", "sklearn"}
+    assert undeclared([source], {*declared, "scikit-learn"}) == set()
 
 
 @pytest.mark.parametrize(

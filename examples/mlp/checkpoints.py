@@ -5,7 +5,9 @@ from pathlib import Path
 
 import jax
 
+from mlp.meshes import fetch
 from mlp.processes import Stop, first_line, is_lost, say
+from mlp.report import sha256
 
 KIND = "flax_stable/examples/train_mlp.py"
 # What a run cannot change half-way; its mesh, processes and length it can.
@@ -66,6 +68,7 @@ def save(manager, step, state, loss, options):
 
     params, optimizer = state
     run = {"kind": KIND, "step": step, "loss": loss, **fixed(options)}
+    run["sha256"] = sha256(fetch(state))
     manager.save(
         step,
         args=ocp.args.Composite(
@@ -109,8 +112,14 @@ def resume(manager, state, options):
         dict(zip(("params", "optimizer"), state, strict=True)),
     )
     found = read(manager, path, step, state=ocp.args.StandardRestore(shapes))["state"]
+    state = found["params"], found["optimizer"]
+    if sha256(fetch(state)) != run.get("sha256"):
+        raise Stop(
+            f"{path} does not hold the arrays that were saved, by their SHA-256, and "
+            "was left as it is; move it away to go on from an older one"
+        )
     say(f"going on from {path}, after {step} steps\n")
-    return (found["params"], found["optimizer"]), step, run["loss"]
+    return state, step, run["loss"]
 
 
 def read(manager, path, step, **args):

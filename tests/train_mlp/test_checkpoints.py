@@ -54,11 +54,21 @@ def test_another_mesh_goes_on_to_the_same_bits(copy, whole):
     assert found.loss > 0
 
 
-def truncate(folder):
-    """Cuts the file short that holds most of the parameters."""
+def largest(folder):
+    """The file that holds most of the arrays."""
     files = (folder / "12").rglob("ocdbt*/d/*")
-    largest = max(files, key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:1000])
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def truncate(folder):
+    largest(folder).write_bytes(largest(folder).read_bytes()[:1000])
+
+
+def flip_a_bit(folder):
+    """In the middle of an array, where Orbax takes any bits."""
+    bits = bytearray(largest(folder).read_bytes())
+    bits[len(bits) // 2] ^= 1
+    largest(folder).write_bytes(bits)
 
 
 def replace(folder):
@@ -76,6 +86,11 @@ def test_what_is_not_its_own_is_refused_and_left(half, tmp_path):
     for i, (change, more, text) in enumerate(
         [
             (truncate, "", "cannot be read as a checkpoint of this program, and was"),
+            (
+                flip_a_bit,
+                "",
+                "12 does not hold the arrays that were saved, by the",
+            ),
             (replace, "", "12 is no checkpoint of this program; it was left as it is"),
             (add_a_file, "", "holds 'thesis.tex', which is no checkpoint of this prog"),
             (None, "--seed 1", "argument --seed: /.*12 was trained with 0, but got 1;"),
