@@ -1,6 +1,5 @@
 """The exponential linear units: `elu`, `celu`, `selu`."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -9,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import expm1, polynomial, quotient, scaled_exp
+from .._public import compiled
 from ._elementwise import as_floating, by_residual, elementwise
 from ._parametric import parametric, with_parameters
 
 
-@functools.partial(jax.jit, static_argnames="residual")
+@compiled("residual")
 def elu(
     x: jax.typing.ArrayLike,
     alpha: jax.typing.ArrayLike = 1.0,
@@ -82,7 +82,7 @@ def elu(
     )
 
 
-@jax.jit
+@compiled()
 def celu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
     r"""The continuously differentiable exponential linear unit, as `jax.nn.celu`.
 
@@ -138,7 +138,7 @@ def celu(x: jax.typing.ArrayLike, alpha: jax.typing.ArrayLike = 1.0) -> jax.Arra
     return _celu(*with_parameters("celu", x, alpha=alpha))
 
 
-@jax.jit
+@compiled()
 def selu(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The scaled exponential linear unit, as `jax.nn.selu`.
 

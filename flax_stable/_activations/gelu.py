@@ -1,6 +1,5 @@
 """`gelu`, in both forms."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -23,6 +22,7 @@ from .._precision import (
     product_parts,
     unlift,
 )
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
@@ -30,7 +30,7 @@ from .sigmoid import sigmoid_slope, tanh
 from .silu import gated
 
 
-@functools.partial(jax.jit, static_argnames=("approximate", "bits"))
+@compiled("approximate", "bits")
 def gelu(
     x: jax.typing.ArrayLike, approximate: bool = True, *, bits: int | None = None
 ) -> jax.Array:

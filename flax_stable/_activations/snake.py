@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import polynomial, product
+from .._public import compiled
 from ._parametric import parametric, with_parameters
 
 
-@jax.jit
+@compiled()
 def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
     r"""A line with a wave, for what is periodic.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import expm1, polynomial, quotient
+from .._public import compiled
 from ._logistic import logistic_slope, twice_odds
 from ._parametric import parametric, with_parameters
 from .sigmoid import _tanh_value, tanh
@@ -24,7 +25,7 @@ _TANH = (
 )
 
 
-@jax.jit
+@compiled()
 def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
     r"""A smooth clip to the interval from ``-cap`` to ``cap``.
 

@@ -10,6 +10,7 @@ from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
+from .._public import compiled
 from ._elementwise import as_floating, named
 from ._rows import (
     Axis,
@@ -22,7 +23,7 @@ from ._rows import (
 )
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def softmax(
     x: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -79,7 +80,7 @@ def softmax(
     return only(mask, narrow(_share(kept, *exp_sum(kept, axes), axes), x), 0)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def log_softmax(
     x: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -134,7 +135,7 @@ def log_softmax(
     return only(mask, y, -np.inf)
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "keepdims", "return_sign"))
+@compiled("axis", "keepdims", "return_sign")
 def logsumexp(
     a: jax.typing.ArrayLike,
     axis: Axis = None,
@@ -213,7 +214,7 @@ def logsumexp(
     return (out, sign) if return_sign else out
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "keepdims"))
+@compiled("axis", "keepdims")
 def logmeanexp(
     x: jax.typing.ArrayLike,
     axis: Axis = None,

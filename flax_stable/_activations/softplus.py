@@ -23,6 +23,7 @@ from .._precision import (
     split_exp,
     widen,
 )
+from .._public import compiled, explained
 from ._elementwise import as_floating, elementwise, named, whole
 from ._few_bit import few_bit
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
@@ -30,6 +31,7 @@ from ._parametric import parametric, with_parameters
 from .sigmoid import coarse_sigmoid, sigmoid_slope, tanh
 
 
+@explained("bits")
 def softplus(
     x: jax.typing.ArrayLike,
     beta: jax.typing.ArrayLike = 1.0,
@@ -247,7 +249,7 @@ _softplus_with_beta = parametric(
 )
 
 
-@jax.jit
+@compiled()
 def log_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The logarithm of the logistic function, as `jax.nn.log_sigmoid`.
 
@@ -301,7 +303,7 @@ _log_sigmoid = elementwise(
 )
 
 
-@jax.jit
+@compiled()
 def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
     r"""The inverse of `flax_stable.softplus`: ``x`` such that ``softplus(x) = y``.
 
@@ -346,7 +348,7 @@ def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
       Maechler, `Accurately Computing log(1 - exp(-|a|))
       <https://cran.r-project.org/package=Rmpfr/vignettes/log1mexp-note.pdf>`_, 2012.
     """
-    return _inverse_softplus(as_floating("inverse_softplus", y))
+    return _inverse_softplus(as_floating("inverse_softplus", y, argument="y"))
 
 
 # The float32 next to ln 2, from which numbers near it differ exactly, and the rest.

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._public import compiled
 from ._parametric import parametric, with_parameters
 
 
-@jax.jit
+@compiled()
 def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Array:
     r"""A smooth positive part without exponentials, as `jax.nn.squareplus`.
 

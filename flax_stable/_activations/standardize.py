@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._precision import widen
+from .._public import compiled
 from ._elementwise import as_floating, named
 from ._rows import Axis, narrow_rows, only, row_axes, row_mask
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "algorithm"))
+@compiled("axis", "algorithm")
 def standardize(
     x: jax.typing.ArrayLike,
     axis: Axis = -1,

@@ -12,6 +12,7 @@ from .._activations.normal import INVERSE_SQRT_2PI
 from .._activations.piecewise import relu
 from .._activations.sigmoid import sigmoid
 from .._activations.silu import silu
+from .._public import compiled
 from ..testing.references import REFERENCES
 from ._products import (
     cubic_ratio,
@@ -31,7 +32,7 @@ from ._products import (
 )
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def glu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -87,7 +88,7 @@ def glu(
     return _glu(*_value_and_gate("glu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "bits"))
+@compiled("axis", "bits")
 def swiglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -154,7 +155,7 @@ def swiglu(
     return _swiglu_rule(bits)(*_value_and_gate("swiglu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "approximate"))
+@compiled("axis", "approximate")
 def geglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -213,7 +214,7 @@ def geglu(
     return unit(*_value_and_gate("geglu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def reglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,

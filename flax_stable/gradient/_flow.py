@@ -12,11 +12,12 @@ from jax import lax
 from .._activations.piecewise import is_exact
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
+from .._public import compiled
 from ..safe import divide, sqrt
 from ..safe import norm as length_of
 
 
-@jax.jit
+@compiled()
 def scale_gradient(x: Any, scale: jax.typing.ArrayLike) -> Any:
     """``x`` itself, with its gradient times ``scale``.
 
@@ -64,7 +65,7 @@ _scale.defvjp(
 )
 
 
-@jax.jit
+@compiled()
 def reverse_gradient(x: Any, scale: jax.typing.ArrayLike = 1.0) -> Any:
     """``x`` itself, with its gradient times ``-scale``.
 
@@ -97,7 +98,7 @@ def reverse_gradient(x: Any, scale: jax.typing.ArrayLike = 1.0) -> Any:
     return scale_gradient(x, -jnp.asarray(scale))
 
 
-@jax.jit
+@compiled()
 def stop_gradient_where(mask: Any, x: Any) -> Any:
     """``x`` itself, with a gradient of 0 where the mask is true.
 
@@ -149,7 +150,7 @@ def _stop(x: jax.Array, mask: jax.Array) -> jax.Array:
 _stop.defvjp(lambda x, mask: (x, mask), lambda mask, g: (jnp.where(mask, 0, g), None))
 
 
-@functools.partial(jax.jit, static_argnames="axis_name")
+@compiled("axis_name")
 def clip_gradient(
     x: Any,
     *,

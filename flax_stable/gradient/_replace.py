@@ -12,6 +12,7 @@ from .._activations.hard import hard_tanh
 from .._activations.piecewise import identity, is_exact
 from .._custom_vjp import custom_vjp
 from .._precision import widen
+from .._public import compiled
 
 
 def straight_through(value: Any, surrogate: Any = identity) -> Any:
@@ -170,7 +171,7 @@ def replace_gradient(value_fn: Callable, gradient_fn: Callable) -> Callable:
     return call
 
 
-@jax.jit
+@compiled()
 def straight_through_round(x: jax.typing.ArrayLike) -> jax.Array:
     """The nearest whole number (of two the even one), with the slope 1.
 
@@ -197,7 +198,7 @@ def straight_through_round(x: jax.typing.ArrayLike) -> jax.Array:
     return straight_through(jnp.round)(x)
 
 
-@jax.jit
+@compiled()
 def straight_through_sign(x: jax.typing.ArrayLike) -> jax.Array:
     """1 from 0 on and -1 below, with the slope of `flax_stable.hard_tanh`.
 

@@ -10,10 +10,11 @@ from jax import lax
 
 from .._activations._elementwise import as_floating
 from .._activations._parametric import parametric, with_parameters
+from .._public import compiled
 from ._rules import hold, inverse_power, limit_of, quotient
 
 
-@jax.jit
+@compiled()
 def sqrt(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The square root, 0 below 0.
 
@@ -119,7 +120,7 @@ def _log(limit: float) -> Callable:
     )
 
 
-@jax.jit
+@compiled()
 def divide(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     r"""The quotient, 0 where the divisor is.
 
@@ -156,7 +157,7 @@ def divide(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     return quotient(1, None, limit_of(x.dtype))(x, y)
 
 
-@jax.jit
+@compiled()
 def power(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     r"""A power, 0 where there is none.
 
@@ -225,7 +226,7 @@ def _power(logs: int, held: float | None, limit: float) -> Callable:
     return parametric(value, by_x, lambda x, y: _power(logs + 1, limit, limit)(x, y))
 
 
-@jax.jit
+@compiled()
 def arccos(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The angle whose cosine is ``x``, held between -1 and 1.
 

@@ -12,10 +12,11 @@ from .._activations._elementwise import as_floating
 from .._activations._rows import Axis, narrow_rows, row_axes
 from .._custom_vjp import checkpoint, custom_vjp
 from .._precision import widen
+from .._public import compiled
 from ._rules import inverse_power, limit_of, quotient
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "keepdims"))
+@compiled("axis", "keepdims")
 def norm(
     x: jax.typing.ArrayLike, axis: Axis = None, keepdims: bool = False
 ) -> jax.Array:
@@ -61,7 +62,7 @@ def norm(
     return y if keepdims else jnp.squeeze(y, axes)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def normalize(x: jax.typing.ArrayLike, axis: Axis = -1) -> jax.Array:
     r"""A vector of length 1 in the direction of ``x``, 0 at 0.
 
