@@ -19,9 +19,12 @@ def publish(*modules: ModuleType) -> None:
     """
     for module in modules:
         for name, value in vars(module).items():
-            if inspect.isfunction(value) and not name.startswith("_"):
-                if value.__module__.startswith(f"{module.__name__}._"):
-                    value.__module__ = module.__name__
+            private = f"{module.__name__}._"
+            if name.startswith("_") or not inspect.isfunction(value):
+                continue
+            while inspect.isfunction(value) and value.__module__.startswith(private):
+                value.__module__ = module.__name__
+                value = getattr(value, "__wrapped__", None)
 
 
 def compiled(*static: str) -> Callable[[F], F]:
@@ -56,6 +59,30 @@ def explained(*static: str) -> Callable[[F], F]:
     return decorate
 
 
+def number(name: str, holds: Callable, expected: str) -> Callable[[F], F]:
+    """Asserts what an argument must be where it is a number: an array may be traced."""
+
+    def decorate(fun: Any) -> Any:
+        place = list(inspect.signature(fun).parameters).index(name)
+
+        @functools.wraps(fun)
+        def call(*args, **kwargs):
+            value = args[place] if place < len(args) else kwargs.get(name)
+            if isinstance(value, (int, float, np.number)) and not holds(value):
+                raise ValueError(
+                    f"{_called(call)} expects {name} to be {expected}, but got {value}."
+                )
+            return fun(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _called(fun: Callable) -> str:
+    return f"{fun.__module__}.{fun.__name__}".removeprefix("flax_stable.")
+
+
 def _wrong_kind(
     fun: Callable, static: tuple[str, ...], args: tuple, kwargs: dict
 ) -> str | None:
@@ -64,7 +91,7 @@ def _wrong_kind(
         given = signature.bind(*args, **kwargs).arguments
     except TypeError:
         return None
-    called = f"{fun.__module__}.{fun.__name__}".removeprefix("flax_stable.")
+    called = _called(fun)
     arrays = [name for name in signature.parameters if name not in static]
     for name, value in given.items():
         if name not in static:

@@ -80,11 +80,19 @@ def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callabl
     return rules[residual]
 
 
+def assert_bool(name: str, argument: str, value: Any) -> None:
+    """Asserts a boolean: any text would count as true."""
+    if not isinstance(value, bool | np.bool | int):
+        raise TypeError(
+            f"{name} expects {argument} to be True or False, but got {value!r}."
+        )
+
+
 def as_real(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
     """``x`` as an array of real numbers; what holds no such is refused."""
     try:
         x = jnp.asarray(x)
-    except TypeError as e:
+    except (TypeError, ValueError) as e:
         raise TypeError(
             f"{name} expects {argument} to be an array or a number, but got "
             f"{described(x)}."

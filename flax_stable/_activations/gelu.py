@@ -23,7 +23,7 @@ from .._precision import (
     unlift,
 )
 from .._public import compiled
-from ._elementwise import as_floating, elementwise
+from ._elementwise import as_floating, assert_bool, elementwise
 from ._few_bit import few_bit
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
 from .sigmoid import sigmoid_slope, tanh
@@ -96,6 +96,7 @@ def gelu(
       Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
       Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
+    assert_bool("gelu", "approximate", approximate)
     return _GELU_RULES[bool(approximate)](bits)(as_floating("gelu", x))
 
 

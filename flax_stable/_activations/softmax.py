@@ -75,7 +75,7 @@ def softmax(
       Functions <https://doi.org/10.1093/imanum/draa038>`_, 2021.
     """
     x = as_floating("softmax", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("softmax", x, axis), row_mask("softmax", where, x)
     kept = only(mask, x, -np.inf)
     return only(mask, narrow(_share(kept, *exp_sum(kept, axes), axes), x), 0)
 
@@ -129,7 +129,7 @@ def log_softmax(
       Functions <https://doi.org/10.1093/imanum/draa038>`_, 2021.
     """
     x = as_floating("log_softmax", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("log_softmax", x, axis), row_mask("log_softmax", where, x)
     kept = only(mask, x, -np.inf)
     y = narrow(_log_share(kept, *exp_sum(kept, axes, 1), axes), x)
     return only(mask, y, -np.inf)
@@ -194,15 +194,15 @@ def logsumexp(
       Blanchard, Higham and Higham, `Accurately Computing the Log-Sum-Exp and Softmax
       Functions <https://doi.org/10.1093/imanum/draa038>`_, 2021.
     """
-    a = as_floating("logsumexp", a)
+    a = as_floating("logsumexp", a, "a")
     if b is None:
-        axes, mask = row_axes(a, axis), row_mask(where, a)
+        axes, mask = row_axes("logsumexp", a, axis), row_mask("logsumexp", where, a)
         one = jnp.ones((), widen(a).dtype)
         out = _log_total(only(mask, a, -np.inf), one, axes, "logsumexp")
         sign = jnp.where(jnp.isnan(out), out, jnp.where(out == -np.inf, 0, 1))
     else:
-        a, b = _together(a, as_floating("logsumexp", b))
-        axes, mask = row_axes(a, axis), row_mask(where, a)
+        a, b = _together(a, as_floating("logsumexp", b, "b"))
+        axes, mask = row_axes("logsumexp", a, axis), row_mask("logsumexp", where, a)
         kept = only(mask, a, -np.inf), only(mask, b, 0)
         out, sign = jax.checkpoint(_weighted, static_argnums=2)(*kept, axes)
         if not return_sign:
@@ -257,7 +257,7 @@ def logmeanexp(
       Array(0.1, dtype=float32)
     """
     x = as_floating("logmeanexp", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("logmeanexp", x, axis), row_mask("logmeanexp", where, x)
     if mask is None:
         count = jnp.asarray(math.prod(x.shape[i] for i in axes))
     else:

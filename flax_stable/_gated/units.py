@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._activations._elementwise import as_floating
+from .._activations._elementwise import as_floating, assert_bool
 from .._activations.gelu import gelu
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._activations.piecewise import relu
@@ -210,6 +211,7 @@ def geglu(
       Shazeer, `GLU Variants Improve Transformer
       <https://arxiv.org/abs/2002.05202>`_, 2020.
     """
+    assert_bool("geglu", "approximate", approximate)
     unit = _geglu if approximate else _exact_geglu
     return unit(*_value_and_gate("geglu", x, axis, gate))
 
@@ -289,6 +291,10 @@ def _value_and_gate(
 
 
 def _halves(name: str, x: jax.Array, axis: int) -> list[jax.Array]:
+    if not isinstance(axis, int | np.integer):
+        raise TypeError(
+            f"{name} halves x along one axis, but got axis={axis!r}. Give its number."
+        )
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{name} halves x along axis {axis}, but x has shape {x.shape}. Name one "

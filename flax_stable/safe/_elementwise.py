@@ -10,7 +10,7 @@ from jax import lax
 
 from .._activations._elementwise import as_floating
 from .._activations._parametric import parametric, with_parameters
-from .._public import compiled
+from .._public import compiled, number
 from ._rules import hold, inverse_power, limit_of, quotient
 
 
@@ -50,6 +50,8 @@ def sqrt(x: jax.typing.ArrayLike) -> jax.Array:
     return inverse_power(-1, 2, limit_of(x.dtype))(x)
 
 
+@number("floor", lambda floor: floor > 0, "above 0, or None for the smallest one")
+@compiled()
 def log(
     x: jax.typing.ArrayLike, floor: jax.typing.ArrayLike | None = None
 ) -> jax.Array:
@@ -88,18 +90,6 @@ def log(
       >>> jax.vmap(jax.grad(fs.safe.log))(jnp.array([0.0, 2.0]))
       Array([0. , 0.5], dtype=float32)
     """
-    if isinstance(floor, (int, float)) and not floor > 0:
-        raise ValueError(
-            f"safe.log expects a positive floor, but got {floor}. None is the smallest "
-            "one."
-        )
-    return _compiled_log(x, floor)
-
-
-@jax.jit
-def _compiled_log(
-    x: jax.typing.ArrayLike, floor: jax.typing.ArrayLike | None
-) -> jax.Array:
     x = as_floating("safe.log", x)
     floor = float(jnp.finfo(x.dtype).tiny) if floor is None else floor
     x, floor = with_parameters("safe.log", x, floor=floor)

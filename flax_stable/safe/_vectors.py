@@ -57,7 +57,7 @@ def norm(
       Array([0., 0.], dtype=float32)
     """
     x = as_floating("safe.norm", x)
-    axes, limit = row_axes(x, axis), _limit(x)
+    axes, limit = row_axes("safe.norm", x, axis), _limit(x)
     y = _rounded(lambda x: _norm(x, axes, limit), x)
     return y if keepdims else jnp.squeeze(y, axes)
 
@@ -98,7 +98,7 @@ def normalize(x: jax.typing.ArrayLike, axis: Axis = -1) -> jax.Array:
              [0., 0.]], dtype=float32)
     """
     x = as_floating("safe.normalize", x)
-    axes, limit = row_axes(x, axis), _limit(x)
+    axes, limit = row_axes("safe.normalize", x, axis), _limit(x)
     return _rounded(lambda x: _unit(x, axes, limit), x)
 
 
