@@ -47,7 +47,8 @@ def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
     This is for the default parameter; for others from 1e-30 to 1e30 errors observed
     stay below 2, 4 and 6 ULP away from the roots, which a rounding of the frequency
     moves.  In an array a parameter of 0 gives NaN, and so do derivatives where
-    :math:`a x` overflows.  Results below the smallest normal number may be flushed to zero.
+    :math:`a x` overflows.  Results below the smallest normal number may be flushed to
+    zero.
 
     Raises:
       TypeError: ``x`` or the parameter is complex.

@@ -30,54 +30,54 @@ _TANH = (
 def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
     r"""A smooth clip to the interval from ``-cap`` to ``cap``.
 
-      .. math::
-        \mathrm{softcap}(x, c) = c \tanh(x / c)
+    .. math::
+      \mathrm{softcap}(x, c) = c \tanh(x / c)
 
-      Args:
-        x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
-          round once, also in derivatives; integers, booleans and Python numbers promote
-          to floating point as `jax.numpy.tanh` promotes them.
-        cap: the bound :math:`c`.  A number, or an array
-          that broadcasts against ``x``, with which it promotes as a factor would;
-          bfloat16 and float16 inputs use it in float32.  It is differentiable: its
-          cotangent is summed over the axes that it lacks.
+    Args:
+      x: an array of any shape.  float8, bfloat16 and float16 compute in float32 and
+        round once, also in derivatives; integers, booleans and Python numbers promote
+        to floating point as `jax.numpy.tanh` promotes them.
+      cap: the bound :math:`c`.  A number, or an array
+        that broadcasts against ``x``, with which it promotes as a factor would;
+        bfloat16 and float16 inputs use it in float32.  It is differentiable: its
+        cotangent is summed over the axes that it lacks.
 
-      Returns:
-        An array of the broadcast shape and the promoted dtype of both.
+    Returns:
+      An array of the broadcast shape and the promoted dtype of both.
 
-      Derivatives: with :math:`t = x / c`, the first is :math:`1 / \cosh^2(t)`, the second
-      :math:`-2 \tanh(t) / (c \cosh^2(t))`, that with respect to :math:`c` is
-      :math:`\tanh(t) - t / \cosh^2(t)`.  They keep the bits of the quotient that rounding
-      drops, and do not vanish where the value rounds to :math:`c`.
+    Derivatives: with :math:`t = x / c`, the first is :math:`1 / \cosh^2(t)`, the second
+    :math:`-2 \tanh(t) / (c \cosh^2(t))`, that with respect to :math:`c` is
+    :math:`\tanh(t) - t / \cosh^2(t)`.  They keep the bits of the quotient that rounding
+    drops, and do not vanish where the value rounds to :math:`c`.
 
-      Limits: with a finite :math:`c`, :math:`-c` and :math:`c` in value, 0 in every
-      derivative.  NaN gives NaN.
+    Limits: with a finite :math:`c`, :math:`-c` and :math:`c` in value, 0 in every
+    derivative.  NaN gives NaN.
 
-      Residual: the input (and the parameter as it came).
+    Residual: the input (and the parameter as it came).
 
-      Accuracy: in float32 errors observed stay below 1.4, 2.5 and 5.2 ULP in value, first
-      and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
-      float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
-      This is for a cap of 30; for others from 1e-30 to 1e30 errors observed stay below 2,
-      4 and 6 ULP, and 8 in the derivative by the parameter.  In an array a cap of 0
-    gives NaN at 0.
-      Results below the smallest normal number may be flushed to zero.
+    Accuracy: in float32 errors observed stay below 1.4, 2.5 and 5.2 ULP in value, first
+    and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
+    float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
+    This is for a cap of 30; for others from 1e-30 to 1e30 errors observed stay below 2,
+    4 and 6 ULP, and 8 in the derivative by the parameter.  In an array a cap
+    of 0 gives NaN at 0.  Results below the smallest normal number may be flushed to
+    zero.
 
-      Raises:
-        TypeError: ``x`` or the parameter is complex.
-        ValueError: the shapes do not broadcast, or ``cap`` is a number that is not above
-          0.
+    Raises:
+      TypeError: ``x`` or the parameter is complex.
+      ValueError: the shapes do not broadcast, or ``cap`` is a number that is not above
+        0.
 
-      Example:
-        >>> import jax, jax.numpy as jnp, flax_stable as fs
-        >>> fs.softcap(jnp.array([-10.0, 0.0, 30.0]), 30.0)
-        Array([-9.645382,  0.      , 22.847824], dtype=float32)
-        >>> jax.grad(lambda cap: fs.softcap(100.0, cap))(30.0)
-        Array(0.98053265, dtype=float32, weak_type=True)
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.softcap(jnp.array([-10.0, 0.0, 30.0]), 30.0)
+      Array([-9.645382,  0.      , 22.847824], dtype=float32)
+      >>> jax.grad(lambda cap: fs.softcap(100.0, cap))(30.0)
+      Array(0.98053265, dtype=float32, weak_type=True)
 
-      References:
-        Bello et al., `Neural Combinatorial Optimization with Reinforcement Learning
-        <https://arxiv.org/abs/1611.09940>`_, 2016: logits are clipped so.
+    References:
+      Bello et al., `Neural Combinatorial Optimization with Reinforcement Learning
+      <https://arxiv.org/abs/1611.09940>`_, 2016: logits are clipped so.
     """
     return _softcap(*with_parameters("softcap", x, cap=cap))
 
