@@ -148,6 +148,11 @@ def gated_dense(
     return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
 
 
+def lecun_normal(*args: Any, **kwargs: Any) -> jax.Array:
+    """Flax's initializer, as a function that a pickle can name."""
+    return jax.nn.initializers.lecun_normal()(*args, **kwargs)
+
+
 def recomputing(
     activation: Callable[..., jax.Array],
     gate: jax.typing.ArrayLike | None = None,

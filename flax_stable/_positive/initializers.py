@@ -322,14 +322,20 @@ def _icnn_constants(fan_in, activation, correlation, mean, skip):
     return weight, variance, mean - fan_in * of.mean * weight
 
 
+@functools.lru_cache(64)
+def _once(constants):
+    """What the kernel and the bias of a layer share, the work of many milliseconds."""
+    return constants()
+
+
 def _icnn_kernel(constants, key, shape, dtype=float):
     assert_floating("icnn_initializers initializes", dtype)
-    weight, variance, _ = constants()
+    weight, variance, _ = _once(constants)
     return _log_normal(key, shape, dtype, weight, variance)
 
 
 def _icnn_bias(constants, key, shape, dtype=float):
-    return jnp.full(shape, constants()[2], dtype)
+    return jnp.full(shape, _once(constants)[2], dtype)
 
 
 def _log_normal(key, shape, dtype, mean, variance):
