@@ -19,10 +19,9 @@ def publish(*modules: ModuleType) -> None:
     """
     for module in modules:
         for name, value in vars(module).items():
-            private = f"{module.__name__}._"
             if name.startswith("_") or not inspect.isfunction(value):
                 continue
-            while inspect.isfunction(value) and value.__module__.startswith(private):
+            while inspect.isfunction(value) and "._" in value.__module__:
                 value.__module__ = module.__name__
                 value = getattr(value, "__wrapped__", None)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from .._activations.piecewise import relu
 from ._moments import moments
@@ -84,11 +85,16 @@ def _near_permutation(spread, key, shape, dtype=float):
         return jnp.zeros(shape, dtype)
     n, m = shape
     row_key, column_key, spread_key = jax.random.split(key, 3)
-    rows = jax.random.permutation(row_key, n)
-    columns = jax.random.permutation(column_key, m)
+    rows, columns = _shuffled(row_key, n), _shuffled(column_key, m)
     matched = ((rows[:, None] % m) == (columns % n)).astype(dtype)
     u = jax.random.uniform(spread_key, shape, dtype, 0.5, 1.5)
     return matched / matched.sum(0) + spread / n * u
+
+
+def _shuffled(key, n):
+    if not export.is_symbolic_dim(n):
+        return jax.random.permutation(key, n)
+    return jnp.argsort(jax.random.bits(key, (n,)))  # of any size, known or not
 
 
 def moment_preserving(
@@ -169,7 +175,8 @@ def _moment_preserving(
     n, of = _fan_in(shape, out_axis, batch_axis), moments(activation, mean, std)
     _assert_mean("moment_preserving", activation, of.mean)
     spread = (of.square - of.mean**2) / of.mean**2
-    variance = max(std**2 - mean**2 * spread / n, 0.0) / (n * of.square)
+    largest = jnp.maximum if export.is_symbolic_dim(n) else max
+    variance = largest(std**2 - mean**2 * spread / n, 0.0) / (n * of.square)
     return _log_normal(key, shape, dtype, mean / (n * of.mean), variance)
 
 
@@ -341,16 +348,18 @@ def _icnn_bias(constants, key, shape, dtype=float):
 def _log_normal(key, shape, dtype, mean, variance):
     """Positive numbers of this mean and variance, drawn in float32 at least."""
     wide = np.float64 if dtype == np.float64 else np.float32
-    width = math.sqrt(math.log1p(variance / mean**2))
+    # Of a symbolic size, the numbers are arrays.
+    xp = jnp if isinstance(mean, jax.Array) else math
+    width = xp.sqrt(xp.log1p(variance / mean**2))
     normal = jax.random.normal(key, shape, wide)
-    weights = jnp.exp(width * normal + (math.log(mean) - width**2 / 2))
+    weights = jnp.exp(width * normal + (xp.log(mean) - width**2 / 2))
     # Of 16 bits the smallest would be 0.
     return jnp.maximum(weights, float(jnp.finfo(dtype).tiny)).astype(dtype)
 
 
 def _fan_in(shape, out_axis, batch_axis) -> int:
-    apart = np.r_[out_axis, batch_axis].astype(int)
-    return math.prod(np.delete(np.array(shape, int), apart).tolist())
+    apart = np.r_[out_axis, batch_axis].astype(int) % len(shape)
+    return math.prod(n for axis, n in enumerate(shape) if axis not in apart)
 
 
 def _assert_positive(who: str, **numbers: float) -> None:
