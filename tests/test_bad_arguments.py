@@ -148,7 +148,7 @@ WRONG = {
     "glu, no axis": (lambda: fs.glu(X, "a"), "glu halves x along one axis, but got ax"),
     "activation": (
         lambda: fs.activation_dense(X, jnp.ones((8, 2)), activation="gelu"),
-        "activation_dense expects activation to be a function of arrays, but got 'gelu'",
+        "activation_dense expects activation to be a function of arrays, but got 'gel",
     ),
 }
 

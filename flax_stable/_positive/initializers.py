@@ -92,9 +92,10 @@ def _near_permutation(spread, key, shape, dtype=float):
 
 
 def _shuffled(key, n):
-    if not export.is_symbolic_dim(n):
-        return jax.random.permutation(key, n)
-    return jnp.argsort(jax.random.bits(key, (n,)))  # of any size, known or not
+    symbolic: bool = export.is_symbolic_dim(n)
+    if symbolic:
+        return jnp.argsort(jax.random.bits(key, (n,)))
+    return jax.random.permutation(key, n)
 
 
 def moment_preserving(
