@@ -272,7 +272,7 @@ def initializers_take_symbolic_sizes():
     """Those of JAX, which Flax calls for their shapes: not those of JAX 0.12."""
     init = jax.nn.initializers.lecun_normal()
     try:
-        jax.eval_shape(init, jax.random.key(0), (SIZE, 4))
+        jax.eval_shape(lambda key: init(key, (SIZE, 4)), jax.random.key(0))
     except jax.errors.TracerBoolConversionError:
         return False
     return True
