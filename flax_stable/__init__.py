@@ -1,5 +1,7 @@
 """Activations and layers for Flax whose derivative rules are chosen, not derived."""
 
+import sys as _sys
+
 from . import decay as decay
 from . import gradient as gradient
 from . import linen as linen
@@ -58,7 +60,10 @@ from ._positive.initializers import moment_preserving as moment_preserving
 from ._positive.initializers import near_permutation as near_permutation
 from ._positive.transform import inverse_positive as inverse_positive
 from ._positive.transform import positive as positive
+from ._public import publish as _publish
 from ._reproducible import reproducible_value_and_grad as reproducible_value_and_grad
 from .host import host_function as host_function
+
+_publish(_sys.modules[__name__], gradient, linen, nnx, safe, testing)
 
 __version__ = "0.1.0"

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from flax.typing import DotGeneralT, PrecisionLike
 from jax.ad_checkpoint import checkpoint_name
 
+from ._activations._elementwise import as_real
 from ._activations.gelu import gelu
 from ._gated.units import swiglu
 from ._positive.dense import dense, summed
+from ._public import explained
 
 
+@explained("activation", "dot_general", "precision", "out_sharding")
 def activation_dense(
     x: jax.typing.ArrayLike,
     kernel: jax.Array,
@@ -74,13 +77,16 @@ def activation_dense(
       Chen et al., `Training Deep Nets with Sublinear Memory Cost
       <https://arxiv.org/abs/1604.06174>`_, 2016.
     """
+    _assert_activation("activation_dense", activation)
     _assert_bias("activation_dense", kernel, bias)
+    x = as_real("activation_dense", x)
     product = recomputing(
         activation, dot_general=dot_general, out_sharding=out_sharding
     )
-    return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
+    return dense(x, kernel, bias, product, precision=precision)
 
 
+@explained("activation", "dot_general", "precision", "out_sharding")
 def gated_dense(
     x: jax.typing.ArrayLike,
     kernel: jax.Array,
@@ -141,11 +147,18 @@ def gated_dense(
       Shazeer, `GLU Variants Improve Transformer <https://arxiv.org/abs/2002.05202>`_,
       2020.
     """
+    _assert_activation("gated_dense", activation)
     _assert_bias("gated_dense", kernel, bias)
+    x = as_real("gated_dense", x)
     product = recomputing(
         activation, gate, dot_general=dot_general, out_sharding=out_sharding
     )
-    return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
+    return dense(x, kernel, bias, product, precision=precision)
+
+
+def lecun_normal(*args: Any, **kwargs: Any) -> jax.Array:
+    """Flax's initializer, as a function that a pickle can name."""
+    return jax.nn.initializers.lecun_normal()(*args, **kwargs)
 
 
 def recomputing(
@@ -191,6 +204,14 @@ def _assert_fit(y: jax.Array, kernel: jax.Array) -> None:
             f"The last axis of the activation, of shape {y.shape}, must be the first "
             f"of the kernel, but that has shape {kernel.shape}. Mind that a gated unit "
             "halves its input if it gets no gate."
+        )
+
+
+def _assert_activation(name: str, activation: Any) -> None:
+    if not callable(activation):
+        raise TypeError(
+            f"{name} expects activation to be a function of arrays, but got "
+            f"{activation!r}. Give one such as flax_stable.gelu."
         )
 
 

@@ -109,7 +109,15 @@ def custom_vjp(
         )
     if not forward_mode:
         return jax.custom_vjp(fun, nondiff_argnums, nondiff_argnames)
-    return _CustomVJP(fun, nondiff_argnums, nondiff_argnames)
+    rule = _CustomVJP(fun, nondiff_argnums, nondiff_argnames)
+
+    # A plain function, unlike an object, is pickled by its name.
+    @functools.wraps(fun)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return rule(*args, **kwargs)
+
+    call.defvjp = rule.defvjp  # type: ignore[attr-defined]
+    return call
 
 
 class _CustomVJP:
@@ -124,7 +132,6 @@ class _CustomVJP:
         nondiff_argnums: Sequence[int],
         nondiff_argnames: Sequence[str],
     ):
-        functools.update_wrapper(self, fun)
         self._name = getattr(fun, "__qualname__", repr(fun))
         self._fun = fun
         self._signature = inspect.signature(fun)
@@ -132,9 +139,6 @@ class _CustomVJP:
             self._name, self._signature, nondiff_argnums, nondiff_argnames
         )
         self._call: Callable | None = None
-
-    def __repr__(self) -> str:
-        return f"<flax_stable.custom_vjp function {self._name}>"
 
     def defvjp(
         self, fwd: Callable, bwd: Callable, symbolic_zeros: bool = False

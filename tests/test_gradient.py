@@ -319,12 +319,12 @@ def test_extremes_of_a_clipped_norm():
         (
             lambda: gradient.scale_gradient(X[0], X),
             ValueError,
-            r"a scale that broadcasts to the array, but got shapes \(8, 2\) and \(2,\)",
+            r"scale to broadcast to the array, but got shapes \(8, 2\) and \(2,\)",
         ),
         (
             lambda: gradient.stop_gradient_where(X > 0, X[0]),
             ValueError,
-            r"a mask that broadcasts to the array, but got shapes \(8, 2\) and \(2,\)",
+            r"mask to broadcast to the array, but got shapes \(8, 2\) and \(2,\)",
         ),
         (
             lambda: gradient.clip_gradient(X),

@@ -327,7 +327,11 @@ def test_an_explicit_mesh_and_a_scan():
             ValueError,
             r"safe.power broadcasts .* x \(2,\), y \(3,\)",
         ),
-        (lambda: safe.norm(np.ones(2), 1), ValueError, "axis 1 is out of bounds"),
+        (
+            lambda: safe.norm(np.ones(2), 1),
+            ValueError,
+            "expects axis to be one of the 1 axes",
+        ),
         (
             lambda: safe.log(np.ones(2), np.ones(3)),
             ValueError,
@@ -336,7 +340,7 @@ def test_an_explicit_mesh_and_a_scan():
         (
             lambda: safe.log(1.0, 0.0),
             ValueError,
-            "safe.log expects a positive floor, but got 0.0",
+            "safe.log expects floor to be above 0, .* but got 0.0",
         ),
     ],
 )

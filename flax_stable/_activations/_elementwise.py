@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._custom_vjp import checkpoint, custom_vjp
 from .._precision import narrow, widen
+from .._public import described
 
 
 def whole(value: Callable) -> Callable:
@@ -79,16 +80,42 @@ def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callabl
     return rules[residual]
 
 
-def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
-    """``x`` as a floating array, promoted as `jax.nn` promotes; complex is refused."""
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, np.floating):
-        return x
+def assert_bool(name: str, argument: str, value: Any) -> None:
+    """Asserts a boolean: any text would count as true."""
+    if not isinstance(value, bool | np.bool | int):
+        raise TypeError(
+            f"{name} expects {argument} to be True or False, but got {value!r}."
+        )
+
+
+def as_real(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
+    """``x`` as an array of real numbers; what holds no such is refused."""
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as e:
+        raise TypeError(
+            f"{name} expects {argument} to be an array or a number, but got "
+            f"{described(x)}."
+        ) from e
     if jnp.issubdtype(x.dtype, np.complexfloating):
         raise TypeError(
             f"{name} is defined for real inputs, but {argument} has dtype {x.dtype}. "
             f"Take {argument}.real, or apply the function to the real and imaginary "
             "parts apart."
         )
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{name} expects {argument} to hold real numbers, but got a random key, "
+            f"{x.dtype}{list(x.shape)}. Draw numbers with it: jax.random.normal(key, "
+            "shape)."
+        )
+    return x
+
+
+def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
+    """``x`` as a floating array, promoted as `jax.nn` promotes."""
+    x = as_real(name, x, argument)
+    if jnp.issubdtype(x.dtype, np.floating):
+        return x
     floating = jnp.full(x.shape, 0.0)
     return narrow(x, floating if x.weak_type else floating.astype(floating.dtype))

@@ -60,10 +60,7 @@ def few_bit(exact: Callable, call: str, *, even: bool = False) -> Callable:
     name = call.partition("(")[0]
 
     @functools.cache
-    def rule(bits: int | None) -> Callable:
-        if bits is None:
-            return exact
-        assert_bits(name, bits)
+    def rule_of(bits: int) -> Callable:
         steps = optimal_steps(bits, REFERENCES[call][1], even=even)
 
         @custom_vjp
@@ -79,6 +76,12 @@ def few_bit(exact: Callable, call: str, *, even: bool = False) -> Callable:
 
         f.defvjp(fwd, bwd)
         return f
+
+    def rule(bits: int | None, called: str = name) -> Callable:
+        if bits is None:
+            return exact
+        assert_bits(called, bits)
+        return rule_of(bits)
 
     return rule
 

@@ -64,10 +64,14 @@ def pull_back(g: jax.Array, args: tuple, slopes: list) -> tuple:
 
 
 def with_parameters(
-    name: str, x: jax.typing.ArrayLike, **parameters: jax.typing.ArrayLike
+    name: str,
+    x: jax.typing.ArrayLike,
+    argument: str = "x",
+    /,
+    **parameters: jax.typing.ArrayLike,
 ) -> list[jax.Array]:
     """``x`` promoted with and broadcast to the parameters, and these in wide dtype."""
-    arrays = [as_floating(name, x)]
+    arrays = [as_floating(name, x, argument)]
     arrays += [as_floating(name, p, argument=key) for key, p in parameters.items()]
     dtype = jnp.result_type(*arrays)
     x = arrays[0]
@@ -76,12 +80,12 @@ def with_parameters(
     try:
         shape = jnp.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError as e:
-        names = "x", *parameters
+        names = argument, *parameters
         shapes = [f"{k} {a.shape}" for k, a in zip(names, arrays, strict=True)]
         raise ValueError(
-            f"{name} broadcasts its parameters against x as NumPy does, but got shapes "
-            f"{', '.join(shapes)}. Reshape the parameter so that its axes line up "
-            "with the last ones of x."
+            f"{name} broadcasts its parameters against {argument} as NumPy does, but "
+            f"got shapes {', '.join(shapes)}. Reshape the parameter so that its axes "
+            f"line up with the last ones of {argument}."
         ) from e
     wide = widen(x).dtype
     return [jnp.broadcast_to(x, shape), *(a.astype(wide) for a in arrays[1:])]

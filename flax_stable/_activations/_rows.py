@@ -13,16 +13,32 @@ from .._precision import narrow, widen
 Axis = int | Sequence[int] | None
 
 
-def row_axes(x: jax.Array, axis: Axis) -> tuple[int, ...]:
+def row_axes(name: str, x: jax.Array, axis: Axis) -> tuple[int, ...]:
     """The axes that make up a row, as positions from the left."""
     if axis is None:
         return tuple(range(x.ndim))
-    return np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis")
+    try:
+        return np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    except (TypeError, ValueError) as e:
+        raise type(e)(
+            f"{name} expects axis to be one of the {x.ndim} axes of an array of shape "
+            f"{x.shape}, a tuple of them or None for all, but got {axis!r}."
+        ) from e
 
 
-def row_mask(where: jax.typing.ArrayLike | None, x: jax.Array) -> jax.Array | None:
+def row_mask(
+    name: str, where: jax.typing.ArrayLike | None, x: jax.Array
+) -> jax.Array | None:
     """``where`` in the shape of ``x``."""
-    return None if where is None else jnp.broadcast_to(where, x.shape)
+    if where is None:
+        return None
+    try:
+        return jnp.broadcast_to(where, x.shape)
+    except ValueError as e:
+        raise ValueError(
+            f"{name} expects where to broadcast to an array of shape {x.shape}, but "
+            f"got shape {jnp.shape(where)}. Reshape it: axes line up from the last."
+        ) from e
 
 
 def only(

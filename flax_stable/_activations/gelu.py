@@ -1,6 +1,5 @@
 """`gelu`, in both forms."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -23,14 +22,15 @@ from .._precision import (
     product_parts,
     unlift,
 )
-from ._elementwise import as_floating, elementwise
+from .._public import compiled
+from ._elementwise import as_floating, assert_bool, elementwise
 from ._few_bit import few_bit
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
 from .sigmoid import sigmoid_slope, tanh
 from .silu import gated
 
 
-@functools.partial(jax.jit, static_argnames=("approximate", "bits"))
+@compiled("approximate", "bits")
 def gelu(
     x: jax.typing.ArrayLike, approximate: bool = True, *, bits: int | None = None
 ) -> jax.Array:
@@ -96,6 +96,7 @@ def gelu(
       Novikov et al., `Few-Bit Backward: Quantized Gradients of Activation Functions for
       Memory Footprint Reduction <https://arxiv.org/abs/2202.00441>`_, 2022: ``bits``.
     """
+    assert_bool("gelu", "approximate", approximate)
     return _GELU_RULES[bool(approximate)](bits)(as_floating("gelu", x))
 
 

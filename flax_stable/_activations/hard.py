@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from .._precision import widen
-from ._elementwise import as_floating, elementwise
+from .._public import compiled
+from ._elementwise import as_floating, as_real, elementwise
 from .piecewise import as_integer, is_exact, ramp
 
 
-@jax.jit
+@compiled()
 def hard_tanh(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The identity, held at -1 and 1, as `jax.nn.hard_tanh`.
 
@@ -44,12 +45,11 @@ def hard_tanh(x: jax.typing.ArrayLike) -> jax.Array:
       Gulcehre et al., `Noisy Activation Functions
       <https://arxiv.org/abs/1603.00391>`_, 2016.
     """
-    if is_exact(x):
-        return jnp.clip(as_integer(x), -1, 1)
-    return _hard_tanh(as_floating("hard_tanh", x))
+    x = as_real("hard_tanh", x)
+    return jnp.clip(as_integer(x), -1, 1) if is_exact(x) else _hard_tanh(x)
 
 
-@jax.jit
+@compiled()
 def hard_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     r"""A line in place of the logistic function, as `jax.nn.hard_sigmoid`.
 
@@ -92,7 +92,7 @@ def hard_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     return _hard_sigmoid(as_floating("hard_sigmoid", x))
 
 
-@jax.jit
+@compiled()
 def hard_silu(x: jax.typing.ArrayLike) -> jax.Array:
     r"""A parabola in place of silu, as `jax.nn.hard_silu` (or `hard_swish`).
 
@@ -138,10 +138,19 @@ def hard_silu(x: jax.typing.ArrayLike) -> jax.Array:
     return _hard_silu(as_floating("hard_silu", x))
 
 
-hard_swish = hard_silu
+@compiled()
+def hard_swish(x: jax.typing.ArrayLike) -> jax.Array:
+    """Another name of `flax_stable.hard_silu`.
+
+    Example:
+      >>> import flax_stable as fs
+      >>> float(fs.hard_swish(-1.5))
+      -0.375
+    """
+    return _hard_silu(as_floating("hard_swish", x))
 
 
-@jax.jit
+@compiled()
 def sparse_plus(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The integral of `flax_stable.sparse_sigmoid`, as `jax.nn.sparse_plus`.
 
@@ -185,7 +194,7 @@ def sparse_plus(x: jax.typing.ArrayLike) -> jax.Array:
     return _sparse_plus(as_floating("sparse_plus", x))
 
 
-@jax.jit
+@compiled()
 def sparse_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     r"""A line in place of the logistic function, as `jax.nn.sparse_sigmoid`.
 

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import binary_scaled, expm1, expm1_parts, log_product
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from .softplus import _curvature
 
 
-@jax.jit
+@compiled()
 def log1mexp(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The logarithm of the complement of an exponential, as `jax.nn.log1mexp`.
 

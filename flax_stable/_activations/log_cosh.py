@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import LN2, log1p, polynomial
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from .sigmoid import tanh
 
 
-@jax.jit
+@compiled()
 def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The logarithm of the hyperbolic cosine: a parabola that becomes straight.
 

@@ -1,6 +1,5 @@
 """`mish`."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -9,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial, split_exp
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 
 
-@functools.partial(jax.jit, static_argnames="bits")
+@compiled("bits")
 def mish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     r"""A self-regularized activation, as `jax.nn.mish`.
 

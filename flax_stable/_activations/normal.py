@@ -25,6 +25,7 @@ from .._precision import (
     sum_parts,
     unlift,
 )
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -309,7 +310,7 @@ _slope: Callable = elementwise(_log_ndtr_slope, _curvature)
 _log_ndtr: Callable = elementwise(_log_ndtr_value, _slope, "log_ndtr")
 
 
-@jax.jit
+@compiled()
 def log_ndtr(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The logarithm of the normal distribution function, as in `jax.scipy.special`.
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating, elementwise, named, whole
+from .._public import compiled
+from ._elementwise import as_floating, as_real, elementwise, named, whole
 from ._parametric import pull_back, with_parameters
 
 
@@ -38,13 +39,12 @@ def is_exact(x: jax.typing.ArrayLike) -> bool:
     return not jnp.issubdtype(jnp.asarray(x).dtype, np.inexact)
 
 
-def as_integer(x: jax.typing.ArrayLike) -> jax.Array:
+def as_integer(x: jax.Array) -> jax.Array:
     """``x``, a boolean as the integer that it counts as in sums."""
-    x = jnp.asarray(x)
     return jnp.where(x, 1, 0) if x.dtype == bool else x
 
 
-@jax.jit
+@compiled()
 def relu(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The positive part, as `jax.nn.relu`.
 
@@ -81,12 +81,11 @@ def relu(x: jax.typing.ArrayLike) -> jax.Array:
       Nair and Hinton, `Rectified Linear Units Improve Restricted Boltzmann Machines
       <https://icml.cc/Conferences/2010/papers/432.pdf>`_, 2010.
     """
-    if is_exact(x):
-        return jnp.maximum(as_integer(x), 0)
-    return _relu(as_floating("relu", x))
+    x = as_real("relu", x)
+    return jnp.maximum(as_integer(x), 0) if is_exact(x) else _relu(x)
 
 
-@jax.jit
+@compiled()
 def relu6(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The positive part, held at 6, as `jax.nn.relu6`.
 
@@ -125,7 +124,7 @@ def relu6(x: jax.typing.ArrayLike) -> jax.Array:
     return _relu6(as_floating("relu6", x))
 
 
-@jax.jit
+@compiled()
 def leaky_relu(
     x: jax.typing.ArrayLike, negative_slope: jax.typing.ArrayLike = 1e-2
 ) -> jax.Array:
@@ -180,7 +179,7 @@ def leaky_relu(
     return _leaky_relu(*with_parameters("leaky_relu", x, negative_slope=negative_slope))
 
 
-@jax.jit
+@compiled()
 def relu_squared(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The square of the positive part.
 
@@ -223,7 +222,7 @@ def relu_squared(x: jax.typing.ArrayLike) -> jax.Array:
     return _relu_squared(as_floating("relu_squared", x))
 
 
-@jax.jit
+@compiled()
 def identity(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The input itself, as `jax.nn.identity`.
 
@@ -256,8 +255,7 @@ def identity(x: jax.typing.ArrayLike) -> jax.Array:
       He et al., `Identity Mappings in Deep Residual Networks
       <https://arxiv.org/abs/1603.05027>`_, 2016.
     """
-    x = jnp.asarray(x)
-    return x if is_exact(x) else as_floating("identity", x)
+    return as_real("identity", x)
 
 
 _relu = ramp("relu", lambda x: jnp.maximum(x, 0), lambda x: x > 0)

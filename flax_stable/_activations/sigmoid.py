@@ -1,6 +1,5 @@
 """The logistic family: `sigmoid`, `log_sigmoid`, `tanh`."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -16,11 +15,12 @@ from .._precision import (
     power_of_two,
     split_exp,
 )
+from .._public import compiled
 from ._elementwise import as_floating, by_residual, elementwise
 from ._few_bit import few_bit
 
 
-@functools.partial(jax.jit, static_argnames="residual")
+@compiled("residual")
 def sigmoid(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
     r"""The logistic function, as `jax.nn.sigmoid`.
 
@@ -76,7 +76,7 @@ def sigmoid(x: jax.typing.ArrayLike, *, residual: str = "input") -> jax.Array:
     return by_residual("sigmoid", _SIGMOID_RULES, residual)(as_floating("sigmoid", x))
 
 
-@functools.partial(jax.jit, static_argnames=("residual", "bits"))
+@compiled("residual", "bits")
 def tanh(
     x: jax.typing.ArrayLike, *, residual: str = "input", bits: int | None = None
 ) -> jax.Array:

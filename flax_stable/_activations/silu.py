@@ -1,6 +1,5 @@
 """`silu`, which is also called `swish`."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -20,12 +19,13 @@ from .._precision import (
     polynomial,
     power_of_two,
 )
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 from .sigmoid import sigmoid_slope, tanh
 
 
-@functools.partial(jax.jit, static_argnames="bits")
+@compiled("bits")
 def silu(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     r"""The sigmoid-weighted linear unit, as `jax.nn.silu` (or `swish`).
 
@@ -83,7 +83,16 @@ def silu(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
     return _silu_rule(bits)(as_floating("silu", x))
 
 
-swish = silu
+@compiled("bits")
+def swish(x: jax.typing.ArrayLike, *, bits: int | None = None) -> jax.Array:
+    """Another name of `flax_stable.silu`.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.swish(jnp.array([-1.0, 0.0, 1.0]))
+      Array([-0.26894143,  0.        ,  0.7310586 ], dtype=float32)
+    """
+    return _silu_rule(bits, "swish")(as_floating("swish", x))
 
 
 def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:

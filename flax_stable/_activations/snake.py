@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import polynomial, product
+from .._public import compiled, number
 from ._parametric import parametric, with_parameters
 
 
-@jax.jit
+@number("a", bool, "other than 0 (where it would be the identity)")
+@compiled()
 def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
     r"""A line with a wave, for what is periodic.
 
@@ -44,12 +46,13 @@ def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for the default parameter; for others from 1e-30 to 1e30 errors observed
     stay below 2, 4 and 6 ULP away from the roots, which a rounding of the frequency
-    moves.  A parameter of 0 gives NaN, and so do derivatives where :math:`a x`
-    overflows.  Results below the smallest normal number may be flushed to zero.
+    moves.  In an array a parameter of 0 gives NaN, and so do derivatives where
+    :math:`a x` overflows.  Results below the smallest normal number may be flushed to
+    zero.
 
     Raises:
       TypeError: ``x`` or the parameter is complex.
-      ValueError: the shapes do not broadcast.
+      ValueError: the shapes do not broadcast, or ``a`` is the number 0.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 
 
-@jax.jit
+@compiled()
 def soft_sign(x: jax.typing.ArrayLike) -> jax.Array:
     r"""A ratio in place of tanh, as `jax.nn.soft_sign`.
 

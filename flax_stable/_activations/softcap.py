@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import expm1, polynomial, quotient
+from .._public import compiled, number
 from ._logistic import logistic_slope, twice_odds
 from ._parametric import parametric, with_parameters
 from .sigmoid import _tanh_value, tanh
@@ -24,7 +25,8 @@ _TANH = (
 )
 
 
-@jax.jit
+@number("cap", lambda cap: cap > 0, "a number above 0, the bound of the results")
+@compiled()
 def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
     r"""A smooth clip to the interval from ``-cap`` to ``cap``.
 
@@ -57,12 +59,14 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     This is for a cap of 30; for others from 1e-30 to 1e30 errors observed stay below 2,
-    4 and 6 ULP, and 8 in the derivative by the parameter.  A cap of 0 gives NaN at 0.
-    Results below the smallest normal number may be flushed to zero.
+    4 and 6 ULP, and 8 in the derivative by the parameter.  In an array a cap
+    of 0 gives NaN at 0.  Results below the smallest normal number may be flushed to
+    zero.
 
     Raises:
       TypeError: ``x`` or the parameter is complex.
-      ValueError: the shapes do not broadcast.
+      ValueError: the shapes do not broadcast, or ``cap`` is a number that is not above
+        0.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

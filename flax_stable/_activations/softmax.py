@@ -10,6 +10,7 @@ from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
+from .._public import compiled
 from ._elementwise import as_floating, named
 from ._rows import (
     Axis,
@@ -22,7 +23,7 @@ from ._rows import (
 )
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def softmax(
     x: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -74,12 +75,12 @@ def softmax(
       Functions <https://doi.org/10.1093/imanum/draa038>`_, 2021.
     """
     x = as_floating("softmax", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("softmax", x, axis), row_mask("softmax", where, x)
     kept = only(mask, x, -np.inf)
     return only(mask, narrow(_share(kept, *exp_sum(kept, axes), axes), x), 0)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def log_softmax(
     x: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -128,13 +129,13 @@ def log_softmax(
       Functions <https://doi.org/10.1093/imanum/draa038>`_, 2021.
     """
     x = as_floating("log_softmax", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("log_softmax", x, axis), row_mask("log_softmax", where, x)
     kept = only(mask, x, -np.inf)
     y = narrow(_log_share(kept, *exp_sum(kept, axes, 1), axes), x)
     return only(mask, y, -np.inf)
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "keepdims", "return_sign"))
+@compiled("axis", "keepdims", "return_sign")
 def logsumexp(
     a: jax.typing.ArrayLike,
     axis: Axis = None,
@@ -193,15 +194,15 @@ def logsumexp(
       Blanchard, Higham and Higham, `Accurately Computing the Log-Sum-Exp and Softmax
       Functions <https://doi.org/10.1093/imanum/draa038>`_, 2021.
     """
-    a = as_floating("logsumexp", a)
+    a = as_floating("logsumexp", a, "a")
     if b is None:
-        axes, mask = row_axes(a, axis), row_mask(where, a)
+        axes, mask = row_axes("logsumexp", a, axis), row_mask("logsumexp", where, a)
         one = jnp.ones((), widen(a).dtype)
         out = _log_total(only(mask, a, -np.inf), one, axes, "logsumexp")
         sign = jnp.where(jnp.isnan(out), out, jnp.where(out == -np.inf, 0, 1))
     else:
-        a, b = _together(a, as_floating("logsumexp", b))
-        axes, mask = row_axes(a, axis), row_mask(where, a)
+        a, b = _together(a, as_floating("logsumexp", b, "b"))
+        axes, mask = row_axes("logsumexp", a, axis), row_mask("logsumexp", where, a)
         kept = only(mask, a, -np.inf), only(mask, b, 0)
         out, sign = jax.checkpoint(_weighted, static_argnums=2)(*kept, axes)
         if not return_sign:
@@ -213,7 +214,7 @@ def logsumexp(
     return (out, sign) if return_sign else out
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "keepdims"))
+@compiled("axis", "keepdims")
 def logmeanexp(
     x: jax.typing.ArrayLike,
     axis: Axis = None,
@@ -256,7 +257,7 @@ def logmeanexp(
       Array(0.1, dtype=float32)
     """
     x = as_floating("logmeanexp", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("logmeanexp", x, axis), row_mask("logmeanexp", where, x)
     if mask is None:
         count = jnp.asarray(math.prod(x.shape[i] for i in axes))
     else:

@@ -23,6 +23,7 @@ from .._precision import (
     split_exp,
     widen,
 )
+from .._public import compiled, explained, number
 from ._elementwise import as_floating, elementwise, named, whole
 from ._few_bit import few_bit
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
@@ -30,6 +31,8 @@ from ._parametric import parametric, with_parameters
 from .sigmoid import coarse_sigmoid, sigmoid_slope, tanh
 
 
+@number("beta", bool, "other than 0, by which it divides")
+@explained("bits")
 def softplus(
     x: jax.typing.ArrayLike,
     beta: jax.typing.ArrayLike = 1.0,
@@ -82,8 +85,8 @@ def softplus(
 
     Raises:
       TypeError: ``x`` or the parameter is complex.
-      ValueError: the shapes do not broadcast, or ``bits`` is none of these or comes
-        with another ``beta``.
+      ValueError: the shapes do not broadcast, ``beta`` is the number 0, or ``bits`` is
+        none of these or comes with another ``beta``.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -103,23 +106,26 @@ def softplus(
     """
     # The usual parameter costs nothing, if it is known before JAX sees it.
     if type(beta) in (int, float) and beta == 1:
-        return _compiled(x, bits)
+        return compiled_softplus(x, bits)
     if bits is not None:
         raise ValueError(
             f"softplus keeps bits={bits} only with the number 1 for beta, but got beta="
             f"{beta}. Write softplus(beta * x, bits={bits}) / beta."
         )
-    return _compiled_in_both(x, beta)
+    return compiled_with_beta(x, beta)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _compiled(x: jax.typing.ArrayLike, bits: int | None) -> jax.Array:
-    return _softplus_rule(bits)(as_floating("softplus", x))
+# Errors name the function and the argument of whom they serve.
 
 
-@jax.jit
-def _compiled_in_both(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike) -> jax.Array:
-    return _softplus_with_beta(*with_parameters("softplus", x, beta=beta))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def compiled_softplus(x, bits=None, called="softplus", argument="x"):
+    return _softplus_rule(bits)(as_floating(called, x, argument))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def compiled_with_beta(x, beta, called="softplus", argument="x"):
+    return _softplus_with_beta(*with_parameters(called, x, argument, beta=beta))
 
 
 def _softplus_value(x: jax.Array) -> jax.Array:
@@ -247,7 +253,7 @@ _softplus_with_beta = parametric(
 )
 
 
-@jax.jit
+@compiled()
 def log_sigmoid(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The logarithm of the logistic function, as `jax.nn.log_sigmoid`.
 
@@ -301,7 +307,7 @@ _log_sigmoid = elementwise(
 )
 
 
-@jax.jit
+@compiled()
 def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
     r"""The inverse of `flax_stable.softplus`: ``x`` such that ``softplus(x) = y``.
 
@@ -346,7 +352,7 @@ def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
       Maechler, `Accurately Computing log(1 - exp(-|a|))
       <https://cran.r-project.org/package=Rmpfr/vignettes/log1mexp-note.pdf>`_, 2012.
     """
-    return _inverse_softplus(as_floating("inverse_softplus", y))
+    return _inverse_softplus(as_floating("inverse_softplus", y, argument="y"))
 
 
 # The float32 next to ln 2, from which numbers near it differ exactly, and the rest.

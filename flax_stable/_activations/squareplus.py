@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._public import compiled, number
 from ._parametric import parametric, with_parameters
 
 
-@jax.jit
+@number("b", lambda b: b >= 0, "0 (as in relu) or more")
+@compiled()
 def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Array:
     r"""A smooth positive part without exponentials, as `jax.nn.squareplus`.
 
@@ -47,7 +49,7 @@ def squareplus(x: jax.typing.ArrayLike, b: jax.typing.ArrayLike = 4) -> jax.Arra
 
     Raises:
       TypeError: ``x`` or the parameter is complex.
-      ValueError: the shapes do not broadcast.
+      ValueError: the shapes do not broadcast, or ``b`` is a number below 0.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

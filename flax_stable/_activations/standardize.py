@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._precision import widen
+from .._public import compiled, number
 from ._elementwise import as_floating, named
 from ._rows import Axis, narrow_rows, only, row_axes, row_mask
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "algorithm"))
+@number("epsilon", lambda epsilon: epsilon >= 0, "0 or more")
+@compiled("axis", "algorithm")
 def standardize(
     x: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -62,7 +64,7 @@ def standardize(
     Raises:
       TypeError: an argument is complex.
       ValueError: ``axis`` is none of ``x``, ``where`` does not fit its shape, or
-        ``algorithm`` is neither of the two.
+        ``algorithm`` is neither of the two, or ``epsilon`` is a number below 0.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -79,9 +81,9 @@ def standardize(
             f"{algorithm!r}. Both compute the stable formula."
         )
     x = as_floating("standardize", x)
-    axes, mask = row_axes(x, axis), row_mask(where, x)
+    axes, mask = row_axes("standardize", x, axis), row_mask("standardize", where, x)
     given = {
-        name: as_floating("standardize", value)
+        name: as_floating("standardize", value, name)
         for name, value in (
             ("mean", mean),
             ("variance", variance),

@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._activations._elementwise import as_floating
+from .._activations._elementwise import as_floating, assert_bool
 from .._activations.gelu import gelu
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._activations.piecewise import relu
 from .._activations.sigmoid import sigmoid
 from .._activations.silu import silu
+from .._public import compiled
 from ..testing.references import REFERENCES
 from ._products import (
     cubic_ratio,
@@ -31,7 +33,7 @@ from ._products import (
 )
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def glu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -87,7 +89,7 @@ def glu(
     return _glu(*_value_and_gate("glu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "bits"))
+@compiled("axis", "bits")
 def swiglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -154,7 +156,7 @@ def swiglu(
     return _swiglu_rule(bits)(*_value_and_gate("swiglu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "approximate"))
+@compiled("axis", "approximate")
 def geglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -209,11 +211,12 @@ def geglu(
       Shazeer, `GLU Variants Improve Transformer
       <https://arxiv.org/abs/2002.05202>`_, 2020.
     """
+    assert_bool("geglu", "approximate", approximate)
     unit = _geglu if approximate else _exact_geglu
     return unit(*_value_and_gate("geglu", x, axis, gate))
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def reglu(
     x: jax.typing.ArrayLike,
     axis: int = -1,
@@ -288,6 +291,10 @@ def _value_and_gate(
 
 
 def _halves(name: str, x: jax.Array, axis: int) -> list[jax.Array]:
+    if not isinstance(axis, int | np.integer):
+        raise TypeError(
+            f"{name} halves x along one axis, but got axis={axis!r}. Give its number."
+        )
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{name} halves x along axis {axis}, but x has shape {x.shape}. Name one "

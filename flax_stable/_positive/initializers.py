@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from .._activations.piecewise import relu
 from ._moments import moments
@@ -70,24 +71,31 @@ def near_permutation(spread: float = 0.1) -> Callable[..., jax.Array]:
             "no spread take a small number, such as 1e-3."
         )
 
-    def init(key, shape, dtype=float):
-        if len(shape) != 2:
-            raise ValueError(
-                "near_permutation initializes kernels of shape (inputs, outputs), but "
-                f"got shape {tuple(shape)}. Use jax.vmap for a stack of kernels."
-            )
-        assert_floating("near_permutation initializes", dtype)
-        if 0 in shape:
-            return jnp.zeros(shape, dtype)
-        n, m = shape
-        row_key, column_key, spread_key = jax.random.split(key, 3)
-        rows = jax.random.permutation(row_key, n)
-        columns = jax.random.permutation(column_key, m)
-        matched = ((rows[:, None] % m) == (columns % n)).astype(dtype)
-        u = jax.random.uniform(spread_key, shape, dtype, 0.5, 1.5)
-        return matched / matched.sum(0) + spread / n * u
+    return functools.partial(_near_permutation, spread)
 
-    return init
+
+def _near_permutation(spread, key, shape, dtype=float):
+    if len(shape) != 2:
+        raise ValueError(
+            "near_permutation initializes kernels of shape (inputs, outputs), but "
+            f"got shape {tuple(shape)}. Use jax.vmap for a stack of kernels."
+        )
+    assert_floating("near_permutation initializes", dtype)
+    if 0 in shape:
+        return jnp.zeros(shape, dtype)
+    n, m = shape
+    row_key, column_key, spread_key = jax.random.split(key, 3)
+    rows, columns = _shuffled(row_key, n), _shuffled(column_key, m)
+    matched = ((rows[:, None] % m) == (columns % n)).astype(dtype)
+    u = jax.random.uniform(spread_key, shape, dtype, 0.5, 1.5)
+    return matched / matched.sum(0) + spread / n * u
+
+
+def _shuffled(key, n):
+    symbolic: bool = export.is_symbolic_dim(n)
+    if symbolic:
+        return jnp.argsort(jax.random.bits(key, (n,)))
+    return jax.random.permutation(key, n)
 
 
 def moment_preserving(
@@ -156,20 +164,21 @@ def moment_preserving(
     """
     _assert_positive("moment_preserving", mean=mean, std=std)
 
-    @functools.cache
-    def of_inputs():
-        of = moments(activation, mean, std)
-        _assert_mean("moment_preserving", activation, of.mean)
-        return of
+    return functools.partial(
+        _moment_preserving, activation, mean, std, out_axis, batch_axis
+    )
 
-    def init(key, shape, dtype=float):
-        assert_floating("moment_preserving initializes", dtype)
-        n, of = _fan_in(shape, out_axis, batch_axis), of_inputs()
-        spread = (of.square - of.mean**2) / of.mean**2
-        variance = max(std**2 - mean**2 * spread / n, 0.0) / (n * of.square)
-        return _log_normal(key, shape, dtype, mean / (n * of.mean), variance)
 
-    return init
+def _moment_preserving(
+    activation, mean, std, out_axis, batch_axis, key, shape, dtype=float
+):
+    assert_floating("moment_preserving initializes", dtype)
+    n, of = _fan_in(shape, out_axis, batch_axis), moments(activation, mean, std)
+    _assert_mean("moment_preserving", activation, of.mean)
+    spread = (of.square - of.mean**2) / of.mean**2
+    largest = jnp.maximum if export.is_symbolic_dim(n) else max
+    variance = largest(std**2 - mean**2 * spread / n, 0.0) / (n * of.square)
+    return _log_normal(key, shape, dtype, mean / (n * of.mean), variance)
 
 
 def fan_in_constant(
@@ -213,14 +222,15 @@ def fan_in_constant(
     """
     _assert_positive("fan_in_constant", mean=mean)
 
-    def init(key, shape, dtype=float):
-        assert_floating("fan_in_constant initializes", dtype)
-        at_mean = moments(activation, mean, 0.0).mean
-        _assert_mean("fan_in_constant", activation, at_mean)
-        n = _fan_in(shape, out_axis, batch_axis)
-        return jnp.full(shape, mean / (n * at_mean), dtype)
+    return functools.partial(_fan_in_constant, activation, mean, out_axis, batch_axis)
 
-    return init
+
+def _fan_in_constant(activation, mean, out_axis, batch_axis, key, shape, dtype=float):
+    assert_floating("fan_in_constant initializes", dtype)
+    at_mean = moments(activation, mean, 0.0).mean
+    _assert_mean("fan_in_constant", activation, at_mean)
+    n = _fan_in(shape, out_axis, batch_axis)
+    return jnp.full(shape, mean / (n * at_mean), dtype)
 
 
 def icnn_initializers(
@@ -308,38 +318,49 @@ def icnn_initializers(
             "of the variance is that of the weights."
         )
 
-    @functools.cache
-    def constants():
-        of = moments(activation, mean, 1.0, correlation)
-        common = of.square - of.mean**2 + (fan_in - 1) * of.covariance
-        weight = math.sqrt(correlation / (fan_in * common))
-        variance = (1 - correlation - skip) / (fan_in * of.square)
-        return weight, variance, mean - fan_in * of.mean * weight
+    of = functools.partial(_icnn_constants, fan_in, activation, correlation, mean, skip)
+    return functools.partial(_icnn_kernel, of), functools.partial(_icnn_bias, of)
 
-    def kernel_init(key, shape, dtype=float):
-        assert_floating("icnn_initializers initializes", dtype)
-        weight, variance, _ = constants()
-        return _log_normal(key, shape, dtype, weight, variance)
 
-    def bias_init(key, shape, dtype=float):
-        return jnp.full(shape, constants()[2], dtype)
+def _icnn_constants(fan_in, activation, correlation, mean, skip):
+    of = moments(activation, mean, 1.0, correlation)
+    common = of.square - of.mean**2 + (fan_in - 1) * of.covariance
+    weight = math.sqrt(correlation / (fan_in * common))
+    variance = (1 - correlation - skip) / (fan_in * of.square)
+    return weight, variance, mean - fan_in * of.mean * weight
 
-    return kernel_init, bias_init
+
+@functools.lru_cache(64)
+def _once(constants):
+    """What the kernel and the bias of a layer share, the work of many milliseconds."""
+    return constants()
+
+
+def _icnn_kernel(constants, key, shape, dtype=float):
+    assert_floating("icnn_initializers initializes", dtype)
+    weight, variance, _ = _once(constants)
+    return _log_normal(key, shape, dtype, weight, variance)
+
+
+def _icnn_bias(constants, key, shape, dtype=float):
+    return jnp.full(shape, _once(constants)[2], dtype)
 
 
 def _log_normal(key, shape, dtype, mean, variance):
     """Positive numbers of this mean and variance, drawn in float32 at least."""
     wide = np.float64 if dtype == np.float64 else np.float32
-    width = math.sqrt(math.log1p(variance / mean**2))
+    # Of a symbolic size, the numbers are arrays.
+    xp = jnp if isinstance(mean, jax.Array) else math
+    width = xp.sqrt(xp.log1p(variance / mean**2))
     normal = jax.random.normal(key, shape, wide)
-    weights = jnp.exp(width * normal + (math.log(mean) - width**2 / 2))
+    weights = jnp.exp(width * normal + (xp.log(mean) - width**2 / 2))
     # Of 16 bits the smallest would be 0.
     return jnp.maximum(weights, float(jnp.finfo(dtype).tiny)).astype(dtype)
 
 
 def _fan_in(shape, out_axis, batch_axis) -> int:
-    apart = np.r_[out_axis, batch_axis].astype(int)
-    return math.prod(np.delete(np.array(shape, int), apart).tolist())
+    apart = np.r_[out_axis, batch_axis].astype(int) % len(shape)
+    return math.prod(n for axis, n in enumerate(shape) if axis not in apart)
 
 
 def _assert_positive(who: str, **numbers: float) -> None:

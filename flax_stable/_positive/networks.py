@@ -1,5 +1,6 @@
 """What monotone and input-convex networks are made of, besides their layers."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,8 +40,12 @@ def icnn_layer_initializers(
         return None, jax.nn.initializers.constant(mean), _signed(1.0)
     kernel_init, bias_init = icnn_initializers(fan_in, activation, mean=mean, skip=skip)
     if last:
-        return kernel_init, lambda *args: bias_init(*args) - mean, _signed(skip)
+        return kernel_init, functools.partial(_shifted, bias_init, -mean), _signed(skip)
     return kernel_init, bias_init, _signed(skip)
+
+
+def _shifted(init, by, *args):
+    return init(*args) + by
 
 
 def _signed(variance: float) -> Callable:

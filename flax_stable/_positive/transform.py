@@ -6,12 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._activations._elementwise import as_real
 from .._activations._parametric import with_parameters
-from .._activations.softplus import inverse_softplus, softplus
+from .._activations.softplus import (
+    compiled_softplus,
+    compiled_with_beta,
+    inverse_softplus,
+    softplus,
+)
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
+from .._public import explained
 
 
+@explained()
 def positive(
     raw: jax.typing.ArrayLike,
     *,
@@ -73,11 +81,14 @@ def positive(
     """
     assert_parameters("positive", beta, floor)
     if _is_number(floor, 0):
-        return softplus(raw, beta)
+        if _is_number(beta, 1):
+            return compiled_softplus(raw, None, "positive", "raw")
+        return compiled_with_beta(raw, beta, "positive", "raw")
     # None stands for the usual number, which costs less if it is known.
     return _with_floor(raw, None if _is_number(beta, 1) else beta, floor)
 
 
+@explained()
 def inverse_positive(
     value: jax.typing.ArrayLike,
     *,
@@ -124,6 +135,7 @@ def inverse_positive(
       Array([0.011, 0.5  ], dtype=float32)
     """
     assert_parameters("inverse_positive", beta, floor)
+    value = as_real("inverse_positive", value, "value")
     if _known(value) and _known(floor):
         assert_above(
             floor,
@@ -170,7 +182,8 @@ def _known(x: Any) -> bool:
 
 
 def _all(holds, x: Any) -> bool:
-    return bool(np.all(holds(x if isinstance(x, int | float) else np.asarray(x))))
+    # NumPy would take longer than all the rest of a call.
+    return bool(holds(x) if type(x) in (int, float) else np.all(holds(np.asarray(x))))
 
 
 def _is_number(x: Any, number: int) -> bool:
@@ -180,7 +193,9 @@ def _is_number(x: Any, number: int) -> bool:
 @jax.jit
 def _with_floor(raw, beta, floor):
     beta = 1.0 if beta is None else beta
-    raw, steepness, floor = with_parameters("positive", raw, beta=beta, floor=floor)
+    raw, steepness, floor = with_parameters(
+        "positive", raw, "raw", beta=beta, floor=floor
+    )
     wide = widen(raw)
     beta = beta if _is_number(beta, 1) else steepness
     exact = softplus(wide, beta)
@@ -204,6 +219,6 @@ _rising_zero.defvjp(lambda raw: (_rising_zero(raw), None), lambda _, g: (g,))
 @jax.jit
 def _inverse(value, beta, floor):
     value, beta, floor = with_parameters(
-        "inverse_positive", value, beta=beta, floor=floor
+        "inverse_positive", value, "value", beta=beta, floor=floor
     )
     return narrow(inverse_softplus(beta * (widen(value) - floor)) / beta, value)

@@ -12,11 +12,12 @@ from jax import lax
 from .._activations.piecewise import is_exact
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
+from .._public import compiled, number
 from ..safe import divide, sqrt
 from ..safe import norm as length_of
 
 
-@jax.jit
+@compiled()
 def scale_gradient(x: Any, scale: jax.typing.ArrayLike) -> Any:
     """``x`` itself, with its gradient times ``scale``.
 
@@ -40,14 +41,14 @@ def scale_gradient(x: Any, scale: jax.typing.ArrayLike) -> Any:
       >>> float(jax.grad(lambda x: fs.gradient.scale_gradient(x, 0.1) ** 2)(3.0))
       0.6000000238418579
     """
-    scale = lax.stop_gradient(jnp.asarray(scale))
+    return _scaled("scale_gradient", x, jnp.asarray(scale))
+
+
+def _scaled(name: str, x: Any, scale: jax.Array) -> Any:
+    scale = lax.stop_gradient(scale)
 
     def one(x):
-        if jnp.broadcast_shapes(x.shape, scale.shape) != x.shape:
-            raise ValueError(
-                "scale_gradient expects a scale that broadcasts to the array, but got "
-                f"shapes {scale.shape} and {x.shape}."
-            )
+        _assert_broadcasts(name, "scale", scale, x)
         return _scale(x, scale.astype(widen(x).dtype))
 
     return _each(one, x)
@@ -64,7 +65,7 @@ _scale.defvjp(
 )
 
 
-@jax.jit
+@compiled()
 def reverse_gradient(x: Any, scale: jax.typing.ArrayLike = 1.0) -> Any:
     """``x`` itself, with its gradient times ``-scale``.
 
@@ -94,10 +95,10 @@ def reverse_gradient(x: Any, scale: jax.typing.ArrayLike = 1.0) -> Any:
       Ganin and Lempitsky, `Unsupervised Domain Adaptation by Backpropagation
       <https://arxiv.org/abs/1409.7495>`_, 2015.
     """
-    return scale_gradient(x, -jnp.asarray(scale))
+    return _scaled("reverse_gradient", x, -jnp.asarray(scale))
 
 
-@jax.jit
+@compiled()
 def stop_gradient_where(mask: Any, x: Any) -> Any:
     """``x`` itself, with a gradient of 0 where the mask is true.
 
@@ -131,11 +132,7 @@ def stop_gradient_where(mask: Any, x: Any) -> Any:
         mask = jax.tree.map(lambda _: mask, x)
 
     def one(x, mask):
-        if jnp.broadcast_shapes(x.shape, jnp.shape(mask)) != x.shape:
-            raise ValueError(
-                "stop_gradient_where expects a mask that broadcasts to the array, but "
-                f"got shapes {jnp.shape(mask)} and {x.shape}."
-            )
+        _assert_broadcasts("stop_gradient_where", "mask", mask, x)
         return _stop(x, jnp.asarray(mask))
 
     return _each(one, x, mask)
@@ -149,7 +146,9 @@ def _stop(x: jax.Array, mask: jax.Array) -> jax.Array:
 _stop.defvjp(lambda x, mask: (x, mask), lambda mask, g: (jnp.where(mask, 0, g), None))
 
 
-@functools.partial(jax.jit, static_argnames="axis_name")
+@number("value", lambda value: value >= 0, "0 or more")
+@number("norm", lambda norm: norm >= 0, "0 or more")
+@compiled("axis_name")
 def clip_gradient(
     x: Any,
     *,
@@ -184,6 +183,7 @@ def clip_gradient(
 
     Raises:
       TypeError: not exactly one of ``value`` and ``norm`` is given.
+      ValueError: it is a number below 0.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
@@ -240,6 +240,18 @@ def _clip_norm_bwd(axis_name, bound, g):
 
 
 _clip_norm.defvjp(lambda axis_name, x, norm: (x, norm), _clip_norm_bwd)
+
+
+def _assert_broadcasts(name: str, argument: str, value: Any, x: jax.Array) -> None:
+    shape = jnp.shape(value)
+    if len(shape) > x.ndim or any(
+        size not in (1, of_x)
+        for size, of_x in zip(shape[::-1], x.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"{name} expects {argument} to broadcast to the array, but got shapes "
+            f"{shape} and {x.shape}. Reshape it, or give one for each array."
+        )
 
 
 def _each(f: Callable, x: Any, *others: Any) -> Any:

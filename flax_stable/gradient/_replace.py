@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._activations._elementwise import as_real
 from .._activations._parametric import pull_back
 from .._activations.hard import hard_tanh
 from .._activations.piecewise import identity, is_exact
 from .._custom_vjp import custom_vjp
 from .._precision import widen
+from .._public import compiled
 
 
 def straight_through(value: Any, surrogate: Any = identity) -> Any:
@@ -170,7 +172,7 @@ def replace_gradient(value_fn: Callable, gradient_fn: Callable) -> Callable:
     return call
 
 
-@jax.jit
+@compiled()
 def straight_through_round(x: jax.typing.ArrayLike) -> jax.Array:
     """The nearest whole number (of two the even one), with the slope 1.
 
@@ -194,10 +196,10 @@ def straight_through_round(x: jax.typing.ArrayLike) -> jax.Array:
       Bengio, Leonard and Courville, `Estimating or Propagating Gradients Through
       Stochastic Neurons <https://arxiv.org/abs/1308.3432>`_, 2013.
     """
-    return straight_through(jnp.round)(x)
+    return straight_through(jnp.round)(as_real("straight_through_round", x))
 
 
-@jax.jit
+@compiled()
 def straight_through_sign(x: jax.typing.ArrayLike) -> jax.Array:
     """1 from 0 on and -1 below, with the slope of `flax_stable.hard_tanh`.
 
@@ -226,7 +228,7 @@ def straight_through_sign(x: jax.typing.ArrayLike) -> jax.Array:
       Courbariaux et al., `Binarized Neural Networks
       <https://arxiv.org/abs/1602.02830>`_, 2016.
     """
-    return straight_through(_sign, hard_tanh)(x)
+    return straight_through(_sign, hard_tanh)(as_real("straight_through_sign", x))
 
 
 def _sign(x: jax.typing.ArrayLike) -> jax.Array:

@@ -154,7 +154,32 @@ def host_function(
     else:
         function = _with_rule(host, result_shape_dtypes, forward_mode)
     function.__name__ = function.__qualname__ = name
-    return jax.jit(function)
+    options = dict(
+        vjp=vjp,
+        result_shape_dtypes=result_shape_dtypes,
+        jvp=jvp,
+        derivative=derivative,
+        vmap_method=vmap_method,
+        forward_mode=forward_mode,
+    )
+    return _HostFunction(
+        jax.jit(function), functools.partial(host_function, **options), fn
+    )
+
+
+class _HostFunction:
+    """A compiled function that is pickled as the call that made it."""
+
+    def __init__(self, compiled: Callable, *made_by: Callable):
+        functools.update_wrapper(self, compiled)
+        self._compiled, self._made_by = compiled, made_by
+
+    def __call__(self, *args: Any) -> Any:
+        return self._compiled(*args)
+
+    def __reduce__(self) -> tuple:
+        make, fn = self._made_by
+        return make, (fn,)
 
 
 def _check_functions(**given: Any) -> None:

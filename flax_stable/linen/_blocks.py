@@ -71,7 +71,7 @@ class MLP(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     precision: PrecisionLike = None
-    kernel_init: Initializer = nn.initializers.lecun_normal()
+    kernel_init: Initializer = _blocks.lecun_normal
     bias_init: Initializer = nn.initializers.zeros_init()
     down_kernel_init: Initializer | None = None
     down_bias_init: Initializer | None = None
@@ -151,7 +151,7 @@ class GatedMLP(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     precision: PrecisionLike = None
-    kernel_init: Initializer = nn.initializers.lecun_normal()
+    kernel_init: Initializer = _blocks.lecun_normal
     bias_init: Initializer = nn.initializers.zeros_init()
     down_kernel_init: Initializer | None = None
     down_bias_init: Initializer | None = None

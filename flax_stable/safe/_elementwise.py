@@ -10,10 +10,11 @@ from jax import lax
 
 from .._activations._elementwise import as_floating
 from .._activations._parametric import parametric, with_parameters
+from .._public import compiled, number
 from ._rules import hold, inverse_power, limit_of, quotient
 
 
-@jax.jit
+@compiled()
 def sqrt(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The square root, 0 below 0.
 
@@ -49,6 +50,8 @@ def sqrt(x: jax.typing.ArrayLike) -> jax.Array:
     return inverse_power(-1, 2, limit_of(x.dtype))(x)
 
 
+@number("floor", lambda floor: floor > 0, "above 0, or None for the smallest one")
+@compiled()
 def log(
     x: jax.typing.ArrayLike, floor: jax.typing.ArrayLike | None = None
 ) -> jax.Array:
@@ -87,18 +90,6 @@ def log(
       >>> jax.vmap(jax.grad(fs.safe.log))(jnp.array([0.0, 2.0]))
       Array([0. , 0.5], dtype=float32)
     """
-    if isinstance(floor, (int, float)) and not floor > 0:
-        raise ValueError(
-            f"safe.log expects a positive floor, but got {floor}. None is the smallest "
-            "one."
-        )
-    return _compiled_log(x, floor)
-
-
-@jax.jit
-def _compiled_log(
-    x: jax.typing.ArrayLike, floor: jax.typing.ArrayLike | None
-) -> jax.Array:
     x = as_floating("safe.log", x)
     floor = float(jnp.finfo(x.dtype).tiny) if floor is None else floor
     x, floor = with_parameters("safe.log", x, floor=floor)
@@ -119,7 +110,7 @@ def _log(limit: float) -> Callable:
     )
 
 
-@jax.jit
+@compiled()
 def divide(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     r"""The quotient, 0 where the divisor is.
 
@@ -156,7 +147,7 @@ def divide(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     return quotient(1, None, limit_of(x.dtype))(x, y)
 
 
-@jax.jit
+@compiled()
 def power(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     r"""A power, 0 where there is none.
 
@@ -225,7 +216,7 @@ def _power(logs: int, held: float | None, limit: float) -> Callable:
     return parametric(value, by_x, lambda x, y: _power(logs + 1, limit, limit)(x, y))
 
 
-@jax.jit
+@compiled()
 def arccos(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The angle whose cosine is ``x``, held between -1 and 1.
 

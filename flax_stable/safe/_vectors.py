@@ -12,10 +12,11 @@ from .._activations._elementwise import as_floating
 from .._activations._rows import Axis, narrow_rows, row_axes
 from .._custom_vjp import checkpoint, custom_vjp
 from .._precision import widen
+from .._public import compiled
 from ._rules import inverse_power, limit_of, quotient
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "keepdims"))
+@compiled("axis", "keepdims")
 def norm(
     x: jax.typing.ArrayLike, axis: Axis = None, keepdims: bool = False
 ) -> jax.Array:
@@ -56,12 +57,12 @@ def norm(
       Array([0., 0.], dtype=float32)
     """
     x = as_floating("safe.norm", x)
-    axes, limit = row_axes(x, axis), _limit(x)
+    axes, limit = row_axes("safe.norm", x, axis), _limit(x)
     y = _rounded(lambda x: _norm(x, axes, limit), x)
     return y if keepdims else jnp.squeeze(y, axes)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def normalize(x: jax.typing.ArrayLike, axis: Axis = -1) -> jax.Array:
     r"""A vector of length 1 in the direction of ``x``, 0 at 0.
 
@@ -97,7 +98,7 @@ def normalize(x: jax.typing.ArrayLike, axis: Axis = -1) -> jax.Array:
              [0., 0.]], dtype=float32)
     """
     x = as_floating("safe.normalize", x)
-    axes, limit = row_axes(x, axis), _limit(x)
+    axes, limit = row_axes("safe.normalize", x, axis), _limit(x)
     return _rounded(lambda x: _unit(x, axes, limit), x)
 
 

@@ -50,8 +50,3 @@ def test_convention(name):
         np.testing.assert_allclose(found[0], first, rtol=1e-6)
         expected = OF_JAX.get(name, found[1])
         np.testing.assert_allclose(second, expected, rtol=1e-6)
-
-
-def test_swish_is_silu():
-    assert fs.swish is fs.silu
-    assert fs.hard_swish is fs.hard_silu

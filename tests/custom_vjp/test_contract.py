@@ -156,7 +156,6 @@ def test_metadata_and_closures():
     wrapped = fs.custom_vjp(f)
     assert (wrapped.__name__, wrapped.__doc__) == ("f", "Doc.")
     assert wrapped.__wrapped__ is f
-    assert "custom_vjp function" in repr(wrapped)
 
     def scaled(w, x):
         inner = fs.custom_vjp(lambda x: x * w)
