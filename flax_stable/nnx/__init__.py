@@ -1,5 +1,6 @@
 """Modules for `flax.nnx`: declarations of the functions of the library."""
 
+from ._activations import Erfcx as Erfcx
 from ._activations import GELU as GELU
 from ._activations import SELU as SELU
 from ._activations import HardSigmoid as HardSigmoid
