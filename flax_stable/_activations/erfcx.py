@@ -88,8 +88,9 @@ def _u(x: jax.Array) -> jax.Array:
     """u for ``x >= 0``; ``1.5 / x`` where the rest is beyond the last bit."""
     far = 2.0**13 if x.dtype == np.float32 else 2.0**27
     p, q = _U[x.dtype]
-    near = jnp.minimum(x, far)
-    return jnp.where(x < far, polynomial(p, near) / polynomial(q, near), 1.5 / x)
+    near, beyond = jnp.minimum(x, far), jnp.maximum(x, far)
+    ratio = polynomial(p, near) / polynomial(q, near)
+    return jnp.where(x < far, ratio, 1.5 / beyond)
 
 
 def _t_and_d(x: jax.Array) -> tuple[jax.Array, jax.Array]:
