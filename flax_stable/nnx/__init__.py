@@ -1,8 +1,8 @@
 """Modules for `flax.nnx`: declarations of the functions of the library."""
 
-from ._activations import Erfcx as Erfcx
 from ._activations import GELU as GELU
 from ._activations import SELU as SELU
+from ._activations import Erfcx as Erfcx
 from ._activations import HardSigmoid as HardSigmoid
 from ._activations import HardSiLU as HardSiLU
 from ._activations import HardSwish as HardSwish
