@@ -190,8 +190,8 @@ def erfcx(x: jax.typing.ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
-      >>> fs.erfcx(jnp.array([-1.0, 0.0, 1000.0]))
-      Array([5.0089803e+00, 1.0000000e+00, 5.6418928e-04], dtype=float32)
+      >>> fs.erfcx(jnp.array([-1.0, 0.0, 100.0])).round(5)
+      Array([5.00898, 1.     , 0.00564], dtype=float32)
       >>> print(f"{jax.grad(fs.erfcx)(1e10):.4e}")
       -5.6419e-21
 
