@@ -14,7 +14,7 @@ from .._activations._rows import Axis, narrow_rows, only, row_axes, row_mask
 from .._activations.softplus import softplus
 from .._custom_vjp import checkpoint
 from .._precision import narrow, widen
-from ._rules import inverse_power, limit_of, quotient
+from ._rules import hold, inverse_power, limit_of, quotient
 
 
 @jax.jit
@@ -37,7 +37,8 @@ def xlogy(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     Derivatives: by ``x`` the logarithm, which is -87.3 in float32 for ``y`` up to 0; by
     ``y`` the quotient ``x / y``, and 0 below the smallest normal number.
 
-    Limits: those of the product; 0 times an infinite logarithm is 0.
+    Limits: those of the product; 0 times an infinite logarithm is 0.  The logarithm of
+    inf is 2^104 as a derivative, in float64 2^832 and in float16 2^15.
 
     Residual: the inputs.
 
@@ -78,7 +79,8 @@ def xlog1py(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     Derivatives: by ``x`` the logarithm, which is -87.3 in float32 for ``y`` up to -1;
     by ``y`` the quotient ``x / (1 + y)``, and 0 up to -1.
 
-    Limits: those of the product; 0 times an infinite logarithm is 0.
+    Limits: those of the product; 0 times an infinite logarithm is 0.  The logarithm of
+    inf is 2^104 as a derivative, in float64 2^832 and in float16 2^15.
 
     Residual: the inputs.
 
@@ -117,7 +119,9 @@ def _xlog(shift: float, floor: float, limit: float) -> Callable:
     def by_y(x, y):
         return quotient(1, limit, limit)(x, held(lambda y: y + shift, y, 0))
 
-    slope = elementwise(logarithm, lambda y: by_y(jnp.ones_like(y), y))
+    slope = elementwise(
+        lambda y: hold(logarithm(y), limit), lambda y: by_y(jnp.ones_like(y), y)
+    )
     return parametric(value, lambda x, y: slope(y), by_y)
 
 
