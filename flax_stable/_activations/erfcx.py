@@ -180,7 +180,7 @@ def erfcx(x: jax.typing.ArrayLike) -> jax.Array:
 
     Residual: the input.
 
-    Accuracy: in float32 errors observed stay below 2, 4 and 6 ULP in value, first
+    Accuracy: in float32 errors observed stay below 2.0, 3.7 and 5.0 ULP in value, first
     and second derivative, in float16 and bfloat16 below 0.501 ULP over all inputs, in
     float64 below 4, 8 and 16 ULP, eager and compiled, in reverse and forward mode.
     Results below the smallest normal number may be flushed to zero.
