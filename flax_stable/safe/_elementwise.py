@@ -318,8 +318,9 @@ def arctanh(x: jax.typing.ArrayLike) -> jax.Array:
 @functools.cache
 def _arctanh(next_to_1: float, limit: float) -> Callable:
     def value(x):
-        a = jnp.minimum(jnp.abs(x), 1 - next_to_1)
-        return jnp.copysign(0.5 * jnp.log1p(2 * a / (1 - a)), x)
+        a = jnp.minimum(jnp.where(x < 0, -x, x), 1 - next_to_1)
+        y = 0.5 * jnp.log1p(2 * a / (1 - a))
+        return jnp.where(x < 0, -y, y)
 
     inverse = inverse_power(1, 1, limit)
     return parametric(value, lambda x: _inside(x, lambda a, b: inverse(a * b), 0))

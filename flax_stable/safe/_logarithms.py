@@ -114,7 +114,7 @@ def _xlog(shift: float, floor: float, limit: float) -> Callable:
 
     def value(x, y):
         found = logarithm(y)
-        return jnp.where((x == 0) & ~jnp.isnan(y), 0, x * found)
+        return jnp.where((x == 0) & jnp.isinf(found), 0, x * found)
 
     def by_y(x, y):
         return quotient(1, limit, limit)(x, held(lambda y: y + shift, y, 0))
