@@ -48,8 +48,9 @@ def xlogy(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
-      >>> fs.safe.xlogy(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0]))
-      Array([0., 0.], dtype=float32)
+      >>> p = jnp.array([0.0, 0.5])
+      >>> (-fs.safe.xlogy(p, p)).round(4)
+      Array([0.    , 0.3466], dtype=float32)
       >>> def bernoulli_entropy(p):
       ...   return -fs.safe.xlogy(p, p) - fs.safe.xlogy(1 - p, 1 - p)
       >>> jax.vmap(jax.grad(bernoulli_entropy))(jnp.array([0.5, 1.0])).round(2)
@@ -90,8 +91,8 @@ def xlog1py(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs
-      >>> fs.safe.xlog1py(jnp.array([0.0, 1.0]), jnp.array([-1.0, 1e-8]))
-      Array([0.e+00, 1.e-08], dtype=float32)
+      >>> fs.safe.xlog1py(jnp.array([0.0, 2.0]), jnp.array([0.5, 1e-8]))
+      Array([0.e+00, 2.e-08], dtype=float32)
       >>> [float(d) for d in jax.grad(fs.safe.xlog1py, (0, 1))(0.0, -0.5)]
       [-0.6931471824645996, 0.0]
     """
