@@ -11,6 +11,7 @@ from . import testing as testing
 from ._activations.elu import celu as celu
 from ._activations.elu import elu as elu
 from ._activations.elu import selu as selu
+from ._activations.erfcx import erfcx as erfcx
 from ._activations.gelu import gelu as gelu
 from ._activations.hard import hard_sigmoid as hard_sigmoid
 from ._activations.hard import hard_silu as hard_silu

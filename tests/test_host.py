@@ -67,6 +67,7 @@ def by_rules(vmap_method, **rules):
     return Case(function, reference, ({"x": X, "y": Y}, k))
 
 
+TURN = np.float32([[0.5, 1.5], [-1, 0.25]])
 VJP, JVP = {"vjp": rotated_vjp}, {"jvp": rotated_jvp}
 CASES = {
     "derivative": Case(fs.host_function(np.sin, derivative=jnp.cos), jnp.sin, (X,)),
@@ -81,6 +82,16 @@ CASES = {
         ),
         jnp.arctan2,
         (X, Y[:, :1]),
+    ),
+    "adjoint": Case(
+        fs.host_function(
+            lambda x: x @ TURN,
+            adjoint=lambda g: g @ TURN.T,
+            result_shape_dtypes=lambda x: x,
+            vmap_method="vectorized",
+        ),
+        lambda x: x @ TURN,
+        (X,),
     ),
     "vjp": by_rules("sequential", **VJP),
     "jvp": by_rules("vectorized", **JVP),

@@ -113,7 +113,8 @@ FAILURES = {
         jax.hessian(lambda x: rule()(x).sum()),
         TypeError,
         "host function sin has no second derivative: its vjp and jvp run outside JAX. "
-        "Give the derivative of an elementwise function, or .*custom_vjp",
+        "Give the adjoint of a linear function, the derivative of an elementwise one, "
+        "or .*custom_vjp",
     ),
     "a second derivative of a clipped one": (
         reverse(reverse(rule(forward_mode=False))),
@@ -124,7 +125,7 @@ FAILURES = {
         reverse(fs.host_function(np.sin)),
         TypeError,
         "host function sin has no derivative. Give host_function one by derivative, "
-        "vjp or jvp, or use jax.lax.stop_gradient",
+        "adjoint, vjp or jvp, or use jax.lax.stop_gradient",
     ),
     "no derivative, of a declared type": (
         forward(fs.host_function(np.sin, None, lambda x: x)),
@@ -145,6 +146,25 @@ FAILURES = {
         ValueError,
         r"derivative of host function sin must return an array of shape \(3,\), as its "
         r"arguments are, but it returned one of shape \(2,\)",
+    ),
+    "adjoint raises": (
+        reverse(fs.host_function(np.cumsum, None, lambda x: x, adjoint=fail)),
+        RUNTIME,
+        "adjoint of host function cumsum raised OSError: the C library says no",
+    ),
+    "an adjoint of another shape": (
+        reverse(fs.host_function(np.cumsum, None, lambda x: x, adjoint=np.sum)),
+        RUNTIME,
+        r"adjoint of host function cumsum must return float32\[3\], as the arguments",
+    ),
+    "an adjoint by integers": (
+        lambda x: fs.host_function(
+            np.multiply, None, lambda x, n: x, adjoint=lambda g: (g, g)
+        )(x, 3),
+        TypeError,
+        "adjoint of multiply, which makes it linear, but it takes float32, int32 and "
+        "returns float32. Fix arguments of other dtypes by functools.partial, or give "
+        "a vjp",
     ),
     "derivatives of other arguments": (
         lambda x: fs.host_function(np.hypot, derivative=jnp.cos)(x, x),
@@ -176,6 +196,12 @@ def test_failures(run, error, text):
             TypeError,
             "got a derivative of sin, which makes it elementwise, and vjp, jvp or",
         ),
+        (
+            {"adjoint": np.cos, "vjp": np.cos},
+            TypeError,
+            "got an adjoint of sin, which makes it linear, and derivative, vjp or jvp",
+        ),
+        ({"adjoint": np.cos}, TypeError, "not what it returns: set result_shape"),
         ({"vjp": jnp.cos}, TypeError, "not what it returns: set result_shape_dtypes"),
         (
             {"jvp": jnp.cos, "result_shape_dtypes": struct, "forward_mode": False},

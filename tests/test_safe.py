@@ -259,6 +259,10 @@ ACCURACY = {
         lambda x: np.arccos(np.clip(x, -1, 1)),
         plain(lambda x: -1 / np.sqrt((1 - x) * (1 + x)), lambda x: abs(x) < 1),
     ),
+    "arctanh": (
+        lambda x, end=1 - 2.0**-24: np.arctanh(np.clip(x, -end, end)),
+        plain(lambda x: 1 / ((1 - x) * (1 + x)), lambda x: abs(x) < 1),
+    ),
 }
 
 
@@ -276,6 +280,9 @@ def test_docstrings_state_the_errors(name):
     for order, g in enumerate((f, slope)):
         found = ulp_errors(g, exact[order], "float32", stride=80_021)
         assert found.maximum <= float(stated[order + 1]), found
+        if (name, order) == ("arctanh", 0):
+            # There the end depends on the dtype.
+            exact = (lambda x, f=exact[0]: f(x, 1 - 2.0**-8), exact[1])
         found = ulp_errors(g, exact[order], "bfloat16")
         assert found.maximum <= 0.51, found
 

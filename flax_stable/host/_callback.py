@@ -21,14 +21,15 @@ class Host(NamedTuple):
     def no_derivative(self, of: str = "") -> str:
         return (
             f"The host function {self.name} has no derivative{of}. Give host_function "
-            "one by derivative, vjp or jvp, or use jax.lax.stop_gradient."
+            "one by derivative, adjoint, vjp or jvp, or use jax.lax.stop_gradient."
         )
 
     def no_second(self) -> str:
         return (
             f"The host function {self.name} has no second derivative: its vjp and jvp "
-            "run outside JAX. Give the derivative of an elementwise function, or write "
-            "a flax_stable.custom_vjp that calls other host functions."
+            "run outside JAX. Give the adjoint of a linear function, the derivative of "
+            "an elementwise one, or write a flax_stable.custom_vjp that calls other "
+            "host functions."
         )
 
 

@@ -24,7 +24,7 @@ from ._callback import (
     struct,
     varying_alike,
 )
-from ._linear import differential, opaque
+from ._linear import differential, opaque, operator
 
 # What jax.pure_callback calls the two ways to map a function.
 _VMAP_METHODS = {"sequential": "sequential", "vectorized": "broadcast_all"}
@@ -37,19 +37,23 @@ def host_function(
     *,
     jvp: Callable | None = None,
     derivative: Callable | tuple | None = None,
+    adjoint: Callable | None = None,
     vmap_method: str | None = None,
     forward_mode: bool = True,
 ) -> Callable:
     """Makes a function outside JAX (of NumPy, SciPy, a C library) a function of JAX.
 
     It works under `jax.jit`, `jax.vmap`, `jax.lax.scan` and on meshes, and has the
-    derivative that is given by hand, in one of three forms:
+    derivative that is given by hand, in one of four forms:
 
     - ``derivative``, for an elementwise function: its slope, *a function of JAX*, which
       may call other host functions.  Reverse and forward mode; every order that
       ``derivative`` has itself.
-    - ``vjp(args, out, g)``, outside JAX as ``fn`` is: the transposed Jacobian times
-      ``g``, a tuple of one cotangent per argument.
+    - ``adjoint(g)``, for a function that is linear in all of its arguments, outside JAX
+      as ``fn`` is: the adjoint times ``g``.  Both modes, every order, and
+      `jax.linear_transpose`.
+    - ``vjp(args, out, g)``, outside JAX too: the transposed Jacobian times ``g``,
+      a tuple of one cotangent per argument.
     - ``jvp(args, out, tangents)``, outside JAX too: the Jacobian times the tangents.
 
     Of ``vjp`` and ``jvp`` one is enough, since each determines the other: where that is
@@ -71,8 +75,12 @@ def host_function(
       derivative: one function for each argument, in a tuple, or ``None`` for one that
         is not differentiated; without the tuple, that of the only argument.  They take
         the arguments in float32 or float64, and so do they return.
+      adjoint: takes the output's cotangent and returns that of the argument, or a tuple
+        of one for each of several, with ``None`` as in ``vjp``.  Of complex numbers it
+        is the conjugate transpose, as ``rmatvec`` of SciPy.  That it belongs to ``fn``,
+        and that ``fn`` is linear, is not checked.
       vmap_method: what `jax.vmap` does.  ``"sequential"`` calls ``fn`` once for each
-        element; ``"vectorized"`` calls it, its ``vjp`` and ``jvp`` once, with all
+        element; ``"vectorized"`` calls it and its derivatives once, with all
         arguments stacked along new leading axes, and expects such results.  ``None`` is
         ``"vectorized"`` for an elementwise function and ``"sequential"`` otherwise.
       forward_mode: ``False`` for a ``vjp`` that is not linear in ``g`` (one that clips
@@ -90,7 +98,8 @@ def host_function(
     laid out as the argument, if the type of that says how (on Explicit meshes).  Inside
     `jax.shard_map` (over all axes of the mesh) every device calls ``fn`` with its part.
 
-    Residual: the arguments, and for ``vjp`` and ``jvp`` also the output.
+    Residual: the arguments, and for ``vjp`` and ``jvp`` also the output; for
+    ``adjoint`` nothing.
 
     Raises:
       TypeError: options that exclude each other, a derivative that is missing, a
@@ -117,6 +126,15 @@ def host_function(
       >>> a, b = jnp.array([[2.0, 0.0], [1.0, 1.0]]), jnp.ones(2)
       >>> jax.grad(lambda b: solve(a, b).sum())(b)
       Array([0., 1.], dtype=float32)
+      >>> matrix = np.float32([[1.0, 2.0]])
+      >>> apply = fs.host_function(
+      ...   lambda x: matrix @ x,
+      ...   adjoint=lambda g: matrix.T @ g,
+      ...   result_shape_dtypes=jax.ShapeDtypeStruct((1,), np.float32),
+      ... )
+      >>> jax.hessian(lambda x: jnp.sum(apply(x) ** 2))(jnp.ones(2))
+      Array([[2., 4.],
+             [4., 8.]], dtype=float32)
 
     References:
       `External callbacks <https://docs.jax.dev/en/latest/external-callbacks.html>`_, in
@@ -124,8 +142,14 @@ def host_function(
     """
     inner = fn.func if isinstance(fn, functools.partial) else fn
     name = getattr(inner, "__name__", repr(fn))
-    _check_functions(fn=fn, vjp=vjp, jvp=jvp, derivative=derivative)
+    _check_functions(fn=fn, vjp=vjp, jvp=jvp, derivative=derivative, adjoint=adjoint)
     by_rule = vjp is not None or jvp is not None
+    if adjoint is not None and (by_rule or derivative is not None):
+        raise TypeError(
+            f"host_function got an adjoint of {name}, which makes it linear, and "
+            "derivative, vjp or jvp as well. Leave out either."
+        )
+    by_rule = by_rule or adjoint is not None
     if derivative is not None and (by_rule or result_shape_dtypes is not None):
         raise TypeError(
             f"host_function got a derivative of {name}, which makes it elementwise, "
@@ -133,7 +157,7 @@ def host_function(
         )
     if by_rule and result_shape_dtypes is None:
         raise TypeError(
-            f"host_function got a vjp or jvp of {name}, but not what it returns: set "
+            f"host_function got a derivative of {name}, but not what it returns: set "
             "result_shape_dtypes, or give the derivative of an elementwise function."
         )
     if not forward_mode and (vjp is None or jvp is not None):
@@ -151,6 +175,8 @@ def host_function(
     host = Host(name, fn, vjp, jvp, _VMAP_METHODS[vmap_method])
     if result_shape_dtypes is None:
         function = _elementwise(host, derivative)
+    elif adjoint is not None:
+        function = _linear(host, result_shape_dtypes, adjoint)
     else:
         function = _with_rule(host, result_shape_dtypes, forward_mode)
     function.__name__ = function.__qualname__ = name
@@ -254,29 +280,52 @@ def _elementwise(host: Host, derivative: Callable | tuple | None) -> Callable:
     return function
 
 
+def _declared(result_shape_dtypes: Any, args: tuple) -> Any:
+    """What ``fn`` returns for the arguments, as a tree of types."""
+    types = result_shape_dtypes
+    if callable(types):
+        types = types(*jax.tree.map(struct, args))
+    return jax.tree.map(struct, types)
+
+
+def _value(host: Host, result_shape_dtypes: Any, *args: Any) -> Any:
+    """What ``fn`` returns, checked to be what is declared."""
+    what, because = f"host function {host.name}", "as result_shape_dtypes declares"
+    flat, tree = jax.tree.flatten(args)
+    types, result_tree = jax.tree.flatten(_declared(result_shape_dtypes, args))
+
+    def evaluate(batch, *arrays):
+        found = run(what, host.fn, *jax.tree.unflatten(tree, arrays))
+        found, found_tree = jax.tree.flatten(found)
+        check_structure(what, found_tree, result_tree, because)
+        return [
+            checked(what, y, t, batch, because)
+            for y, t in zip(found, types, strict=True)
+        ]
+
+    y = call(evaluate, types, host.vmap_method, flat)
+    return jax.tree.unflatten(result_tree, y)
+
+
+def _arrays(args: tuple) -> tuple:
+    args = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), args)
+    return varying_alike(args)
+
+
+def _linear(host: Host, result_shape_dtypes: Any, adjoint: Callable) -> Callable:
+    value = functools.partial(_value, host, result_shape_dtypes)
+
+    def function(*args):
+        args = _arrays(args)
+        return operator(
+            host, value, adjoint, args, _declared(result_shape_dtypes, args)
+        )
+
+    return function
+
+
 def _with_rule(host: Host, result_shape_dtypes: Any, forward_mode: bool) -> Callable:
-    what = f"host function {host.name}"
-
-    def value(*args):
-        flat, tree = jax.tree.flatten(args)
-        types = result_shape_dtypes
-        if callable(types):
-            types = types(*jax.tree.map(struct, args))
-        types, result_tree = jax.tree.flatten(jax.tree.map(struct, types))
-
-        def evaluate(batch, *arrays):
-            found = run(what, host.fn, *jax.tree.unflatten(tree, arrays))
-            because = "as result_shape_dtypes declares"
-            found, found_tree = jax.tree.flatten(found)
-            check_structure(what, found_tree, result_tree, because)
-            return [
-                checked(what, y, t, batch, because)
-                for y, t in zip(found, types, strict=True)
-            ]
-
-        y = call(evaluate, types, host.vmap_method, flat)
-        return jax.tree.unflatten(result_tree, y)
-
+    value = functools.partial(_value, host, result_shape_dtypes)
     rule: Any
     if host.vjp is None and host.jvp is None:
 
@@ -330,7 +379,6 @@ def _with_rule(host: Host, result_shape_dtypes: Any, forward_mode: bool) -> Call
         rule.defvjp(fwd, bwd)
 
     def function(*args):
-        args = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), args)
-        return rule(*varying_alike(args))
+        return rule(*_arrays(args))
 
     return function

@@ -1,7 +1,7 @@
 """The derivative of a host function: a linear map that JAX cannot look into."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -32,19 +32,24 @@ def opaque(push_forward: Callable, pull_back: Callable, x: list, like: list) -> 
     if not x or not like:
         return like
     # JAX transposes it only if each of what it solves for depends on what moves: all of
-    # them depend on all, if but in name.
-    sums = [jnp.where(False, jnp.real(jnp.sum(v)), 0).astype(np.float32) for v in x]
-    nothing = sum(sums[1:], sums[0])
-    x = [v + nothing.astype(v.dtype) for v in x]
-    beside = [jnp.zeros_like(y) + nothing.astype(y.dtype) for y in like]
+    # them depend on all.
+    x, beside = _joined(x, x), _joined(x, map(jnp.zeros_like, like))
     zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-    _, y = lax.custom_linear_solve(
+    rest, y = lax.custom_linear_solve(
         lambda both: both,
         (x, beside),
         lambda _, both: (zeros(x), push_forward(both[0])),
         lambda _, both: (pull_back(both[1]), zeros(like)),
     )
-    return y
+    # Nor may what it solves for go unused: its cotangent would be a symbolic zero.
+    return _joined(rest, y)
+
+
+def _joined(x: list, arrays: Iterable) -> list:
+    """The arrays, which now depend on all of ``x``, if but in name."""
+    sums = [jnp.where(False, jnp.real(jnp.sum(v)), 0).astype(np.float32) for v in x]
+    nothing = sum(sums[1:], sums[0])
+    return [y + nothing.astype(y.dtype) for y in arrays]
 
 
 def differential(
@@ -62,7 +67,7 @@ def differential(
         what = f"jvp of host function {host.name}"
         tangents = _with_none(tangents, args_types)
         found = run(what, host.jvp, args, out, tangents)
-        return _moves(what, found, out_types, batch, "as the output is")
+        return moves(what, found, out_types, batch, "as the output is")
 
     def vjp(batch, args, out, g):
         what = f"vjp of host function {host.name}"
@@ -75,7 +80,7 @@ def differential(
             )
         leaves = []
         for i, (ct, types) in enumerate(zip(found, args_types, strict=True)):
-            leaves += _moves(what, ct, types, batch, f"as argument {i} is")
+            leaves += moves(what, ct, types, batch, f"as argument {i} is")
         return leaves
 
     given: Any
@@ -98,13 +103,51 @@ def differential(
     return [laid_out(*pair) for pair in zip(found, args, strict=True)]
 
 
+def operator(
+    host: Host, value: Callable, adjoint: Callable, args: tuple, like: Any
+) -> Any:
+    """``value(*args)``, whose transpose calls ``adjoint``; ``like`` has its types."""
+    x, tree = jax.tree.flatten(args)
+    like, result_tree = jax.tree.flatten(like)
+    if not all(map(is_float, [*x, *like])):
+        raise TypeError(
+            f"host_function got an adjoint of {host.name}, which makes it linear, but "
+            f"it takes {_dtypes(x)} and returns {_dtypes(like)}. Fix arguments of "
+            "other dtypes by functools.partial, or give a vjp."
+        )
+    types = tuple(jax.tree.map(struct, args))
+
+    def pull_back(g):
+        def evaluate(batch, *arrays):
+            # The transpose is the adjoint without its conjugate.
+            g = jax.tree.unflatten(result_tree, map(np.conj, arrays))
+            what = f"adjoint of host function {host.name}"
+            found = run(what, adjoint, g)
+            found = (found,) if len(types) == 1 else found
+            leaves = moves(what, found, types, batch, "as the arguments are")
+            return [np.conj(leaf) for leaf in leaves]
+
+        found = call(evaluate, [*map(struct, x)], host.vmap_method, g)
+        return [laid_out(*pair) for pair in zip(found, x, strict=True)]
+
+    def push_forward(x):
+        return jax.tree.leaves(value(*jax.tree.unflatten(tree, x)))
+
+    zeros = [jnp.zeros(y.shape, y.dtype) for y in like]
+    return jax.tree.unflatten(result_tree, opaque(push_forward, pull_back, x, zeros))
+
+
+def _dtypes(arrays: list) -> str:
+    return ", ".join(sorted({str(x.dtype) for x in arrays})) or "nothing"
+
+
 def _with_none(floats: list, types: Any) -> Any:
     """A tree of the floating leaves, with None in place of the others."""
     leaves = iter(floats)
     return jax.tree.map(lambda t: next(leaves) if is_float(t) else None, types)
 
 
-def _moves(what: str, found: Any, types: Any, batch: tuple, because: str) -> list:
+def moves(what: str, found: Any, types: Any, batch: tuple, because: str) -> list:
     """The floating leaves of a tangent or cotangent, checked; None stands for zeros."""
     if found is None:
         found = jax.tree.map(lambda _: None, types)

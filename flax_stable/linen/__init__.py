@@ -3,6 +3,7 @@
 from .._positive.kernels import positive_kernels as positive_kernels
 from ._activations import GELU as GELU
 from ._activations import SELU as SELU
+from ._activations import Erfcx as Erfcx
 from ._activations import HardSigmoid as HardSigmoid
 from ._activations import HardSiLU as HardSiLU
 from ._activations import HardSwish as HardSwish

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from .._activations.elu import selu
+from .._activations.erfcx import erfcx
 from .._activations.gelu import gelu
 from .._activations.hard import (
     hard_sigmoid,
@@ -21,6 +22,21 @@ from .._activations.sigmoid import sigmoid, tanh
 from .._activations.silu import silu
 from .._activations.soft_sign import soft_sign
 from .._activations.softplus import inverse_softplus, log_sigmoid
+
+
+class Erfcx(nn.Module):
+    """The activation `flax_stable.erfcx`, ``exp(x^2) erfc(x)``.
+
+    Shapes, dtypes, derivatives, accuracy and errors are those of the function.
+
+    Example:
+      >>> import jax.numpy as jnp, flax_stable as fs
+      >>> fs.linen.Erfcx().apply({}, jnp.array([0.0, 100.0])).round(4)
+      Array([1.    , 0.0056], dtype=float32)
+    """
+
+    def __call__(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return erfcx(x)
 
 
 class GELU(nn.Module):

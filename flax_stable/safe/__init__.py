@@ -11,9 +11,16 @@ gives NaN.  float8, bfloat16 and float16 compute in float32 and round once.
 """
 
 from ._elementwise import arccos as arccos
+from ._elementwise import arctanh as arctanh
 from ._elementwise import divide as divide
 from ._elementwise import log as log
 from ._elementwise import power as power
 from ._elementwise import sqrt as sqrt
+from ._logarithms import entropy as entropy
+from ._logarithms import kl_divergence as kl_divergence
+from ._logarithms import logaddexp as logaddexp
+from ._logarithms import softmax_entropy as softmax_entropy
+from ._logarithms import xlog1py as xlog1py
+from ._logarithms import xlogy as xlogy
 from ._vectors import norm as norm
 from ._vectors import normalize as normalize

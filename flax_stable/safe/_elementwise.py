@@ -1,4 +1,4 @@
-"""`sqrt`, `log`, `divide`, `power` and `arccos`, whose derivatives exist everywhere."""
+"""Roots, logarithms, quotients, powers and angles: derivatives exist everywhere."""
 
 import functools
 from collections.abc import Callable
@@ -252,16 +252,66 @@ def arccos(x: jax.typing.ArrayLike) -> jax.Array:
     return _arccos(limit_of(x.dtype))(x)
 
 
+def _inside(x, f, ends):
+    """``f(1 - x, 1 + x)`` between -1 and 1."""
+    outside = jnp.abs(x) >= 1
+    x = jnp.where(outside, 0, x)
+    return jnp.where(outside, ends, f(1 - x, 1 + x))
+
+
 @functools.cache
 def _arccos(limit: float) -> Callable:
-    def inside(x, f, ends):
-        outside = jnp.abs(x) >= 1
-        x = jnp.where(outside, 0, x)
-        return jnp.where(outside, ends, f(1 - x, 1 + x))
-
     def value(x):
         ends = jnp.where(x > 0, 0.0, np.pi).astype(x.dtype)
-        return inside(x, lambda a, b: 2 * jnp.arctan2(jnp.sqrt(a), jnp.sqrt(b)), ends)
+        return _inside(x, lambda a, b: 2 * jnp.arctan2(jnp.sqrt(a), jnp.sqrt(b)), ends)
 
     inverse = inverse_power(1, 2, limit)
-    return parametric(value, lambda x: inside(x, lambda a, b: -inverse(a * b), 0))
+    return parametric(value, lambda x: _inside(x, lambda a, b: -inverse(a * b), 0))
+
+
+@jax.jit
+def arctanh(x: jax.typing.ArrayLike) -> jax.Array:
+    r"""The inverse of tanh, held between the numbers next to -1 and 1.
+
+    .. math::
+      \mathrm{arctanh}(x) = \frac{1}{2} \log \frac{1 + x}{1 - x}
+
+    Args:
+      x: an array of any shape; integers promote to floating point.
+
+    Returns:
+      An array of the shape of ``x`` and of its (promoted) dtype.  From 1 on it is what
+      it is at the number next to 1, in float32 8.66, in float16 4.16, in bfloat16 3.12
+      and in float64 18.7; up to -1 likewise.
+
+    Derivatives: the first is :math:`1 / ((1 - x) (1 + x))` between -1 and 1; all are 0
+    elsewhere, at both ends too.
+
+    Residual: the input.
+
+    Accuracy: in float32 errors observed stay below 2.5 and 2 ULP in value and first
+    derivative, in float16 and bfloat16 below 0.51 ULP over all inputs.
+
+    Raises:
+      TypeError: ``x`` is complex.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, flax_stable as fs
+      >>> fs.safe.arctanh(jnp.array([-1.5, 0.5, 1.0])).round(4)
+      Array([-8.6643,  0.5493,  8.6643], dtype=float32)
+      >>> jax.vmap(jax.grad(fs.safe.arctanh))(jnp.array([-1.5, 0.0, 1.0]))
+      Array([0., 1., 0.], dtype=float32)
+    """
+    x = as_floating("safe.arctanh", x)
+    return _arctanh(float(jnp.finfo(x.dtype).epsneg), limit_of(x.dtype))(x)
+
+
+@functools.cache
+def _arctanh(next_to_1: float, limit: float) -> Callable:
+    def value(x):
+        a = jnp.minimum(jnp.where(x < 0, -x, x), 1 - next_to_1)
+        y = 0.5 * jnp.log1p(2 * a / (1 - a))
+        return jnp.where(x < 0, -y, y)
+
+    inverse = inverse_power(1, 1, limit)
+    return parametric(value, lambda x: _inside(x, lambda a, b: inverse(a * b), 0))

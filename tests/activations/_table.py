@@ -344,6 +344,12 @@ NORMAL = {
             *both_signs((1.41420, 1.41423), (13.09, 13.12)),
         ),
     ),
+    "erfcx": Expected(
+        lambda x: mp.exp(x * x) * mp.erfc(x),
+        float32=(1.67, 3.3, 4.5),
+        limits=((np.inf, 0), (-np.inf, 0), (np.inf, 0)),
+        windows=(*around(0.25, 2.0, 2.1, 8192.0), (-9.39, -9.3), (-0.1, -0.09)),
+    ),
     "log_ndtr": Expected(
         lambda x: mp.log(mp_normal(x)) if x < 0 else mp.log1p(-mp_normal(-x)),
         float32=(1.76, 2.66, 3.78),
@@ -369,6 +375,9 @@ def assert_reference_is_exact(name, order, x):
     with mp.workdps(200):
         for value, reference in zip(x, found, strict=True):
             exact = mp.diff(TABLE[name].exact, mp.mpf(float(value)), order)
+            if abs(exact) > np.finfo(np.float64).max:
+                assert reference == np.sign(exact) * np.inf, value
+                continue
             # Differences of a linear piece leave noise of 1e-200 where it is 0.
             error = abs(mp.mpf(float(reference)) - exact)
             assert error <= 1e-13 * abs(exact) + 1e-150, value

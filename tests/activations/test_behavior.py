@@ -47,6 +47,7 @@ def test_high_orders(name):
         assert not np.isnan(found).any(), every[np.isnan(found)]
     with mp.workdps(60):
         exact = [float(mp.diff(TABLE[name].exact, mp.mpf(float(v)), 3)) for v in x]
+    exact = np.where(np.abs(exact) > np.finfo(x.dtype).max, np.inf, 1) * exact
     np.testing.assert_allclose(third[: x.size], exact, rtol=1e-4, atol=1e-30)
 
 

@@ -211,10 +211,11 @@ def test_small_dtypes_and_empty_arrays(name):
             results, (y, slope, slope, curvature, curvature), strict=True
         ):
             assert (found.dtype, found.shape) == (x.dtype, x.shape)
-            # One rounding, of what float32 has.
+            # One rounding, of what float32 has; float8 has no way to say overflow.
+            inside = np.abs(reference) <= float(info.max)
             np.testing.assert_allclose(
-                np.float64(found),
-                reference,
+                np.float64(found)[inside],
+                reference[inside],
                 rtol=0.501 * float(info.eps),
                 atol=0.501 * float(info.smallest_subnormal),
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from _table import assert_reference_is_exact
+from _table import TABLE, assert_reference_is_exact
 
 import flax_stable as fs
 from flax_stable.testing import REFERENCES, ulp_errors
@@ -45,14 +45,18 @@ def stated(function):
 
 @pytest.mark.parametrize("function", dict.fromkeys(map(base, REFERENCES)))
 def test_docstrings_state_what_was_measured(function):
-    """The largest error of all variants, rounded up a little."""
+    """The largest error of all variants, rounded up a little.
+
+    Of a function that no sweep over all inputs has seen it is that of the sample.
+    """
     for order, bound in enumerate(stated(function)):
         found = [
             row["maximum"]
             for row in ROWS
             if (base(row["function"]), row["order"]) == (function, order)
         ]
-        assert max(found) < bound < max(found) + 0.7, order
+        worst = max(found or [TABLE[function].float32[order]])
+        assert worst < bound < worst + 0.7, order
 
 
 @NAMES

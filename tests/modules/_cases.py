@@ -53,6 +53,7 @@ CASES = [
     ("GELU", {}, fs.gelu, {}),
     ("GELU", {"approximate": False}, fs.gelu, {"approximate": False}),
     ("LogCosh", {}, fs.log_cosh, {}),
+    ("Erfcx", {}, fs.erfcx, {}),
     ("LogNdtr", {}, fs.log_ndtr, {}),
     ("Snake", {}, fs.snake, {}),
     ("Snake", {"a": 0.5}, fs.snake, {"a": 0.5}),

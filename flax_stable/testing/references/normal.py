@@ -1,4 +1,4 @@
-"""The functions of the normal distribution: both forms of gelu, and log_ndtr.
+"""The functions of the normal distribution: both forms of gelu, log_ndtr, erfcx.
 
 The tail of the distribution is a midpoint sum of an integral, whose error falls faster
 than any power of the step, and the residue that the sum leaves out: all positive.
@@ -34,11 +34,16 @@ def _midpoints(dtype):
 
 def _mills(a):
     """m = Q(a) / phi(a)."""
-    pi, end = a.dtype.type(PI), 2 * a.dtype.type(PI) / a.dtype.type(STEP)
     y = sum(weight / (a * a + t2) for t2, weight in _midpoints(a.dtype))
+    return a * y + _residue(a)
+
+
+def _residue(a):
+    """What the midpoint sum leaves out of m."""
+    pi, end = a.dtype.type(PI), 2 * a.dtype.type(PI) / a.dtype.type(STEP)
     b = np.minimum(a, end)
     residue = np.sqrt(2 * pi) * _exp(b * b / 2) / (1 + _exp(end * b))
-    return a * y + np.where(a < end, residue, 0)
+    return np.where(a < end, residue, 0)
 
 
 def _complement(a, m):
@@ -149,8 +154,47 @@ def log_ndtr_2(x):
     return np.where(x < 0, -_complement(a, m) / m / m, -r * (np.minimum(a, 60) + r))
 
 
+def erfcx(x):
+    y = _tail(x, 0)
+    b = np.clip(x, -1e3, 0)
+    h = b.astype(np.float32).astype(x.dtype)
+    with np.errstate(over="ignore"):
+        return np.where(x < 0, 2 * _exp(h * h) * _exp((b - h) * (b + h)) - y, y)
+
+
+def erfcx_1(x):
+    c = 2 / np.sqrt(x.dtype.type(PI))
+    with np.errstate(over="ignore"):
+        return np.where(x < 0, 2 * x * erfcx(x) - c, _tail(x, 1))
+
+
+def erfcx_2(x):
+    with np.errstate(over="ignore"):
+        return np.where(x < 0, 2 * erfcx(x) + 2 * x * erfcx_1(x), _tail(x, 2))
+
+
+def _tail(x, order):
+    """A derivative of erfcx at |x|: that of sqrt(2 / pi) m at a = sqrt(2) |x|."""
+    x = np.abs(x)
+    root = np.sqrt(x.dtype.type(2))
+    a = root * np.minimum(x, 1e10)
+    m = _mills(a)
+    y = (m, -_complement(a, m), _mills_2(a, m))[order]
+    # Far out it is a power of x.
+    y = root ** (order + 1) * y / (np.maximum(x, 1e10) / 1e10) ** (order + 1)
+    return y / np.sqrt(x.dtype.type(PI))
+
+
+def _mills_2(a, m):
+    """The second derivative of m, m - a (1 - a m), which cancels beyond 1."""
+    y = sum(t2 * (t2 - 1) * w / (a * a + t2) for t2, w in _midpoints(a.dtype))
+    far = y / np.maximum(a, 1) + (1 + a * a) * _residue(a)
+    return np.where(a > 1, far, m - a * (1 - a * m))
+
+
 NORMAL = {
     "gelu": (gelu, gelu_1, gelu_2),
     "gelu(approximate=False)": (gelu_exact, gelu_exact_1, gelu_exact_2),
+    "erfcx": (erfcx, erfcx_1, erfcx_2),
     "log_ndtr": (log_ndtr, log_ndtr_1, log_ndtr_2),
 }
