@@ -21,6 +21,7 @@ from .._precision import (
     power_of_two,
     square_parts,
 )
+from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from .normal import mills_parts
 
@@ -153,7 +154,7 @@ _slope: Callable = elementwise(_slope_value, _curvature)
 _erfcx: Callable = elementwise(_value, _slope, "erfcx")
 
 
-@jax.jit
+@compiled()
 def erfcx(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The scaled complementary error function, as in `scipy.special`.
 

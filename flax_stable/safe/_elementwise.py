@@ -269,7 +269,7 @@ def _arccos(limit: float) -> Callable:
     return parametric(value, lambda x: _inside(x, lambda a, b: -inverse(a * b), 0))
 
 
-@jax.jit
+@compiled()
 def arctanh(x: jax.typing.ArrayLike) -> jax.Array:
     r"""The inverse of tanh, held between the numbers next to -1 and 1.
 

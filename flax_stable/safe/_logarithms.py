@@ -14,10 +14,11 @@ from .._activations._rows import Axis, narrow_rows, only, row_axes, row_mask
 from .._activations.softplus import softplus
 from .._custom_vjp import checkpoint
 from .._precision import narrow, widen
+from .._public import compiled
 from ._rules import hold, inverse_power, limit_of, quotient
 
 
-@jax.jit
+@compiled()
 def xlogy(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     r"""``x log(y)``, 0 where ``x`` is 0, as in `jax.scipy.special`.
 
@@ -60,7 +61,7 @@ def xlogy(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     return _xlog(0.0, float(jnp.finfo(x.dtype).tiny), limit_of(x.dtype))(x, y)
 
 
-@jax.jit
+@compiled()
 def xlog1py(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     r"""``x log(1 + y)``, 0 where ``x`` is 0, as in `jax.scipy.special`.
 
@@ -126,7 +127,7 @@ def _xlog(shift: float, floor: float, limit: float) -> Callable:
     return parametric(value, lambda x, y: slope(y), by_y)
 
 
-@jax.jit
+@compiled()
 def logaddexp(x1: jax.typing.ArrayLike, x2: jax.typing.ArrayLike) -> jax.Array:
     r"""The logarithm of a sum of exponentials, as in `jax.numpy`, for -inf too.
 
@@ -159,7 +160,7 @@ def logaddexp(x1: jax.typing.ArrayLike, x2: jax.typing.ArrayLike) -> jax.Array:
       >>> [float(d) for d in jax.grad(fs.safe.logaddexp, (0, 1))(-jnp.inf, -jnp.inf)]
       [0.0, 0.0]
     """
-    x1, x2 = with_parameters("safe.logaddexp", x1, x2=x2)
+    x1, x2 = with_parameters("safe.logaddexp", x1, "x1", x2=x2)
 
     @checkpoint
     def run(x1, x2):
@@ -175,7 +176,7 @@ def logaddexp(x1: jax.typing.ArrayLike, x2: jax.typing.ArrayLike) -> jax.Array:
     return run(x1, x2)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def entropy(
     p: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -212,7 +213,8 @@ def entropy(
       Array([0.3069, 0.3069, 0.    ], dtype=float32)
     """
     p = as_floating("safe.entropy", p)
-    axes, mask = row_axes(p, axis), row_mask(where, p)
+    axes = row_axes("safe.entropy", p, axis)
+    mask = row_mask("safe.entropy", where, p)
     plogp = _plogp(limit_of(p.dtype))
 
     @checkpoint
@@ -233,7 +235,7 @@ def _plogp(limit: float) -> Callable:
     return elementwise(above_0(lambda p: p * jnp.log(p)), slope)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def softmax_entropy(
     logits: jax.typing.ArrayLike,
     axis: Axis = -1,
@@ -280,7 +282,10 @@ def softmax_entropy(
       Array([0., 0., 0.], dtype=float32)
     """
     logits = as_floating("safe.softmax_entropy", logits)
-    axes, mask = row_axes(logits, axis), row_mask(where, logits)
+    axes, mask = (
+        row_axes("safe.softmax_entropy", logits, axis),
+        row_mask("safe.softmax_entropy", where, logits),
+    )
 
     @checkpoint
     def run(logits):
@@ -300,7 +305,7 @@ def softmax_entropy(
     return run(logits)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@compiled("axis")
 def kl_divergence(
     log_predictions: jax.typing.ArrayLike,
     targets: jax.typing.ArrayLike,
@@ -343,8 +348,13 @@ def kl_divergence(
       >>> jax.grad(fs.safe.kl_divergence)(log_q, p)
       Array([-1.,  0.,  0.], dtype=float32)
     """
-    log_q, p = with_parameters("safe.kl_divergence", log_predictions, targets=targets)
-    axes, mask = row_axes(log_q, axis), row_mask(where, log_q)
+    log_q, p = with_parameters(
+        "safe.kl_divergence", log_predictions, "log_predictions", targets=targets
+    )
+    axes, mask = (
+        row_axes("safe.kl_divergence", log_q, axis),
+        row_mask("safe.kl_divergence", where, log_q),
+    )
     limit = limit_of(log_q.dtype)
 
     @checkpoint
