@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -39,6 +39,8 @@ class Transform(NamedTuple):
     inverse: Callable[[jax.Array], jax.Array]
 
 
+# The names from the root to a parameter, which may hold slashes themselves.
+Path: TypeAlias = tuple[Hashable, ...]
 Chain: TypeAlias = Transform | Sequence[Transform]
 Parameters: TypeAlias = (
     str | Sequence[str] | Mapping[str, Chain] | Callable[[str, Any], Chain | None]
@@ -103,7 +105,8 @@ def constrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, An
 
     Raises:
       TypeError: ``params`` is no mapping, or a transform is none.
-      ValueError: a string finds nothing, or two find the same parameter.
+      ValueError: a string finds nothing, two find the same parameter, or there is a
+        plain parameter too where one of a raw one would stand.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -111,16 +114,8 @@ def constrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, An
       {'kernel': Array([0.6931472, 0.6931472], dtype=float32), 'bias': 1.0}
     """
     _assert_mapping("constrain", params)
-    raw = {plain_path(path): value for path, value in leaves(params) if _is_raw(path)}
-    chains = select("constrain", parameters, raw, dict(leaves(params)))
-
-    def read(path, value):
-        plain = plain_path(path)
-        if not _is_raw(path) or plain not in chains:
-            return path, value
-        return plain, forward(chains[plain], value)
-
-    return _mapped(read, params)
+    assert_found("constrain", parameters, [params])
+    return read(params, parameters)
 
 
 def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
@@ -140,8 +135,9 @@ def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, 
 
     Raises:
       TypeError: ``params`` is no mapping, or a transform is none.
-      ValueError: a string finds nothing, two find the same parameter, or the inverse
-        does not lead back to the values, which are then outside of the range.
+      ValueError: a string finds nothing, two find the same parameter, the inverse does
+        not lead back to the values, which are then outside of the range, or there is a
+        raw parameter of that name already.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -149,20 +145,38 @@ def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, 
       {'head': {'raw_kernel': Array([-0.43275213,  0.54132485], dtype=float32)}}
     """
     _assert_mapping("unconstrain", params)
-    found = dict(leaves(params))
-    chains = select(
-        "unconstrain",
-        parameters,
-        {path: value for path, value in found.items() if not _is_raw(path)},
-        found,
-    )
+    assert_found("unconstrain", parameters, [params])
+    return store(params, parameters, {})
 
-    def store(path, value):
+
+def read(params: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+    """`constrain`, where a string may find nothing."""
+    chains = select("constrain", parameters, _candidates("constrain", [params]))
+
+    def convert(path, value):
+        if not _is_raw(path) or plain_path(path) not in chains:
+            return path, value
+        path = plain_path(path)
+        return path, forward(chains[path], value)
+
+    return _mapped("constrain", convert, params)
+
+
+def store(
+    params: Mapping[str, Any], parameters: Parameters, kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`unconstrain`, likewise; raw values that are in ``kept`` stay as they are."""
+    chains = select("unconstrain", parameters, _candidates("unconstrain", [params]))
+    stored = dict(leaves(kept))
+
+    def convert(path, value):
         if path not in chains:
             return path, value
-        return raw_path(path), inverse(chains[path], value, path)
+        raw = raw_path(path)
+        value = stored[raw] if raw in stored else inverse(chains[path], value, path)
+        return raw, value
 
-    return _mapped(store, params)
+    return _mapped("unconstrain", convert, params)
 
 
 def forward(chain: tuple[Transform, ...], raw: Any) -> Any:
@@ -176,8 +190,9 @@ def _forward(chain, x):
     return x
 
 
-def inverse(chain: tuple[Transform, ...], value: Any, path: str) -> Any:
+def inverse(chain: tuple[Transform, ...], value: Any, path: Path) -> Any:
     """The raw parameter of a value, likewise; values that are known are checked."""
+    where = joined(path)
 
     def invert(x):
         raw = jnp.asarray(x)
@@ -186,10 +201,10 @@ def inverse(chain: tuple[Transform, ...], value: Any, path: str) -> Any:
                 raw = transform.inverse(raw)
             except ValueError as error:
                 raise ValueError(
-                    f"{path!r} cannot be stored raw: {error} {_INITIALIZER}"
+                    f"{where!r} cannot be stored raw: {error} {_INITIALIZER}"
                 ) from error
         if not isinstance(raw, jax.core.Tracer):
-            _assert_there_and_back(path, chain, jnp.asarray(x), raw)
+            _assert_there_and_back(where, chain, jnp.asarray(x), raw)
         return raw
 
     return jax.tree.map(invert, value)
@@ -225,41 +240,62 @@ def _lost(value, raw, back):
 
 
 def select(
-    who: str, parameters: Parameters, values: Mapping[str, Any], there: Mapping
-) -> dict[str, tuple[Transform, ...]]:
-    """The transforms of each selected path of ``values``; ``there`` is for errors."""
+    who: str, parameters: Parameters, values: Mapping[Path, Any]
+) -> dict[Path, tuple[Transform, ...]]:
+    """The transforms of each selected path of ``values``."""
     if callable(parameters):
-        found = {path: parameters(path, value) for path, value in values.items()}
-        chains = {path: _chain(t) for path, t in found.items() if t is not None}
-        if not chains:
-            raise ValueError(_missing(who, "the function given selects no", there))
-        return chains
-    if isinstance(parameters, str):
-        parameters = (parameters,)
-    if not isinstance(parameters, Mapping):
-        parameters = dict.fromkeys(parameters, _POSITIVE)
-    chains = {}
-    for pattern, chain in parameters.items():
-        paths = [p for p in values if re.fullmatch(f"(?:.*/)?(?:{pattern})", p)]
-        if not paths:
-            raise ValueError(_missing(who, f"{pattern!r} names no", there))
-        for path in paths:
+        found = {path: parameters(joined(path), values[path]) for path in values}
+        return {path: _chain(t) for path, t in found.items() if t is not None}
+    chains: dict[Path, tuple[Transform, ...]] = {}
+    for pattern, chain in _patterns(parameters).items():
+        for path in _matches(pattern, values):
             if path in chains:
                 raise ValueError(
-                    f"{who}: {path!r} is named twice in {list(parameters)}. Give one "
-                    "name a sequence of transforms, or write longer paths."
+                    f"{who}: {joined(path)!r} is named twice in {list(parameters)}. "
+                    "Give one name a sequence of transforms, or write longer paths."
                 )
             chains[path] = _chain(chain)
     return chains
 
 
-def _missing(who, what, there):
-    kind = "raw parameter" if who == "constrain" else "plain parameter"
-    return (
-        f"{who}: {what} {kind}. There are {sorted(there)}: {RAW!r} before a name marks "
-        "raw ones. Plain ones become raw by flax_stable.unconstrain, raw ones plain by "
-        "flax_stable.constrain."
-    )
+def assert_found(
+    who: str, parameters: Parameters, trees: Sequence[Mapping[Any, Any]]
+) -> None:
+    """Asserts that what ``parameters`` names is there, in one tree or another."""
+    values = _candidates(who, trees)
+    if callable(parameters):
+        missing = [] if select(who, parameters, values) else ["the function given"]
+    else:
+        patterns = _patterns(parameters)
+        missing = [repr(p) for p in patterns if not _matches(p, values)]
+    if missing:
+        kind = "raw parameter" if who == "constrain" else "plain parameter"
+        there = sorted(joined(path) for tree in trees for path, _ in leaves(tree))
+        raise ValueError(
+            f"{who}: {missing[0]} names no {kind}. There are {there}: {RAW!r} before a "
+            "name marks raw ones. Plain ones become raw by flax_stable.unconstrain, "
+            "raw ones plain by flax_stable.constrain."
+        )
+
+
+def _candidates(who: str, trees: Sequence[Mapping[Any, Any]]) -> dict[Path, Any]:
+    """What can be selected: raw parameters under their plain paths, or plain ones."""
+    found = [leaf for tree in trees for leaf in leaves(tree)]
+    if who == "constrain":
+        return {plain_path(path): value for path, value in found if _is_raw(path)}
+    return {path: value for path, value in found if _is_plain(path)}
+
+
+def _patterns(parameters: Any) -> Mapping[str, Chain]:
+    if isinstance(parameters, Mapping):
+        return parameters
+    names = (parameters,) if isinstance(parameters, str) else parameters
+    return dict.fromkeys(names, _POSITIVE)
+
+
+def _matches(pattern: str, values: Mapping[Path, Any]) -> list[Path]:
+    end = re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
+    return [path for path in values if end.fullmatch(joined(path))]
 
 
 def _chain(given: Any) -> tuple[Transform, ...]:
@@ -274,40 +310,56 @@ def _chain(given: Any) -> tuple[Transform, ...]:
     return tuple(chain)
 
 
-def raw_path(path: str) -> str:
+def joined(path: Path) -> str:
+    """A path as users write it."""
+    return "/".join(map(str, path))
+
+
+def raw_path(path: Path) -> Path:
     """The path at which the raw values of a parameter stand."""
-    *above, name = path.split("/")
-    return "/".join([*above, RAW + name])
+    return (*path[:-1], f"{RAW}{path[-1]}")
 
 
-def plain_path(path: str) -> str:
+def plain_path(path: Path) -> Path:
     """The path of the parameter whose raw values stand at ``path``."""
-    *above, name = path.split("/")
-    return "/".join([*above, name.removeprefix(RAW)])
+    return (*path[:-1], str(path[-1]).removeprefix(RAW))
 
 
-def _is_raw(path: str) -> bool:
-    return path.split("/")[-1].startswith(RAW)
+def _is_raw(path: Path) -> bool:
+    return isinstance(path[-1], str) and path[-1].startswith(RAW)
 
 
-def leaves(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The paths and values of nested mappings, names joined by slashes."""
+def _is_plain(path: Path) -> bool:
+    # The numbers of an NNX list cannot say that they are raw.
+    return isinstance(path[-1], str) and not path[-1].startswith(RAW)
+
+
+def leaves(params: Mapping[Any, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The paths and values of nested mappings."""
     for name, value in params.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{above}{name}/")
+            yield from leaves(value, (*above, name))
         else:
-            yield f"{above}{name}", value
+            yield (*above, name), value
 
 
-def _mapped(function: Callable, params: Mapping, above: str = "") -> dict[str, Any]:
+def _mapped(
+    who: str, function: Callable, params: Mapping[Any, Any], above: Path = ()
+) -> dict[Any, Any]:
     """Nested dicts of what ``function(path, value)`` returns, a path and a value."""
-    mapped = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            mapped[name] = _mapped(function, value, f"{above}{name}/")
-            continue
-        path, new = function(f"{above}{name}", value)
-        mapped[name if path == f"{above}{name}" else path.split("/")[-1]] = new
+    mapped: dict[Any, Any] = {}
+    for name, new in params.items():
+        path = (*above, name)
+        if isinstance(new, Mapping):
+            new = _mapped(who, function, new, path)
+        else:
+            path, new = function(path, new)
+        if path[-1] != name and path[-1] in params:
+            raise ValueError(
+                f"{who} finds two values for {joined(path)!r}: a raw parameter and its "
+                "plain one stand side by side. Remove one of them."
+            )
+        mapped[path[-1]] = new
     return mapped
 
 

@@ -96,7 +96,7 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
         (
             lambda: fs.unconstrain(TREE, lambda path, value: None),
             ValueError,
-            "unconstrain: the function given selects no plain parameter. There are",
+            "unconstrain: the function given names no plain parameter. There are",
         ),
         (
             lambda: fs.unconstrain(TREE, ["kernel", "head/kernel"]),

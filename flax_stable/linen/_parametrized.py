@@ -1,5 +1,9 @@
 """Any Linen layer with raw parameters."""
 
+import functools
+import inspect
+import types
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
@@ -49,27 +53,81 @@ class Parametrized(nn.Module):
     layer: nn.Module
     parameters: Any = "kernel"
 
-    def setup(self) -> None:
-        nn.share_scope(self, self.layer)
+    def __post_init__(self) -> None:
+        # The layer lives in this module's own scope, or this one in the scope that the
+        # layer has already.  Flax would give a field of a module a scope of its own.
+        layer = self.layer
+        object.__setattr__(self, "layer", None)
+        super().__post_init__()
+        if self.scope is not None and isinstance(layer, nn.Module):
+            if layer.scope is None:
+                layer = self._adopted(layer)
+            object.__setattr__(self, "scope", layer.scope)
+        object.__setattr__(self, "layer", layer)
 
-    def __call__(
-        self, *args: Any, layer_method: str = "__call__", **kwargs: Any
-    ) -> Any:
-        """Calls the layer's method ``layer_method`` with all other arguments."""
+    @nn.nowrap
+    def _adopted(self, layer: nn.Module) -> nn.Module:
+        """A copy of the layer in this scope: of one layer one copy, as in Flax."""
+        adopted = vars(self.scope.root).setdefault("_parametrized", {})
+        if id(layer) not in adopted:
+            name = self.name or type(layer).__name__
+            copy = layer.clone(parent=self.scope, name=name)
+            # The layer is held too, so that no other one gets its id.
+            adopted[id(layer)] = layer, copy
+        return adopted[id(layer)][1]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer."""
+        return self._mapped(lambda layer: layer(*args, **kwargs), strict=True)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the layer has under that name, read and called with its parameters."""
+        layer = vars(self).get("layer")
+        if layer is None or name.startswith("_"):
+            return super().__getattr__(name)
+        of_class = inspect.getattr_static(type(layer), name, None)
+
+        def call(self, *args, **kwargs):
+            return self._mapped(lambda layer: getattr(layer, name)(*args, **kwargs))
+
+        def read(layer):
+            value = getattr(layer, name)
+            return method if isinstance(value, nn.Module) else value
+
+        method = types.MethodType(call, self)
+        if inspect.isfunction(of_class):
+            is_helper = hasattr(of_class, "nowrap")
+            return getattr(layer, name) if is_helper else method
+        # A field needs no parameters, what setup and properties make may.
+        return read(layer) if name in vars(layer) else self._mapped(read)
+
+    def _mapped(self, function: Callable, strict: bool = False) -> Any:
+        """``function(layer)``, where the layer's parameters are the transformed ones."""
+        if self.scope is None:
+            return function(self.layer)
+        initializing = self.is_initializing()
+        # Of each scope in which the layer has parameters, such as that of a submodule
+        # made elsewhere.
+        found: list[Any] = []
+        made: list[Any] = []
+
+        def read(variables):
+            found.append(variables)
+            return _parametrization.read(variables, self.parameters)
+
+        def store(variables):
+            made.append(variables)
+            kept = found[len(made) - 1]
+            return _parametrization.store(variables, self.parameters, kept)
 
         def call(layer):
-            return getattr(layer, layer_method)(*args, **kwargs)
+            # A method may be called before there are parameters.
+            if not initializing and (strict or any(found)):
+                _parametrization.assert_found("constrain", self.parameters, found)
+            return function(layer)
 
-        return nn.map_variables(
-            call,
-            "params",
-            self._constrain,
-            self._unconstrain,
-            init=self.is_initializing(),
-        )(self.layer)
-
-    def _constrain(self, variables):
-        return _parametrization.constrain(variables, self.parameters)
-
-    def _unconstrain(self, variables):
-        return _parametrization.unconstrain(variables, self.parameters)
+        lifted = nn.map_variables(call, "params", read, store, mutable=initializing)
+        result = lifted(self.layer)
+        if initializing and strict:
+            _parametrization.assert_found("unconstrain", self.parameters, made)
+        return result
