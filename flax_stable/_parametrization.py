@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -42,6 +42,7 @@ class Transform(NamedTuple):
 # The names from the root to a parameter, which may hold slashes themselves.
 Path: TypeAlias = tuple[Hashable, ...]
 Chain: TypeAlias = Transform | Sequence[Transform]
+Chains: TypeAlias = Mapping[Path, tuple[Transform, ...]]
 Parameters: TypeAlias = (
     str | Sequence[str] | Mapping[str, Chain] | Callable[[str, Any], Chain | None]
 )
@@ -114,8 +115,9 @@ def constrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, An
       {'kernel': Array([0.6931472, 0.6931472], dtype=float32), 'bias': 1.0}
     """
     _assert_mapping("constrain", params)
-    assert_found("constrain", parameters, [params])
-    return read(params, parameters)
+    found = list(leaves(params))
+    assert_found("constrain", parameters, found)
+    return read(params, select("constrain", parameters, found))
 
 
 def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
@@ -145,13 +147,13 @@ def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, 
       {'head': {'raw_kernel': Array([-0.43275213,  0.54132485], dtype=float32)}}
     """
     _assert_mapping("unconstrain", params)
-    assert_found("unconstrain", parameters, [params])
-    return store(params, parameters, {})
+    found = list(leaves(params))
+    assert_found("unconstrain", parameters, found)
+    return store(params, select("unconstrain", parameters, found))
 
 
-def read(params: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
-    """`constrain`, where a string may find nothing."""
-    chains = select("constrain", parameters, _candidates("constrain", [params]))
+def read(params: Mapping[str, Any], chains: Chains) -> dict[str, Any]:
+    """The parameters of ``chains`` out of raw ones, those that are there."""
 
     def convert(path, value):
         if not _is_raw(path) or plain_path(path) not in chains:
@@ -163,11 +165,10 @@ def read(params: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
 
 
 def store(
-    params: Mapping[str, Any], parameters: Parameters, kept: Mapping[str, Any]
+    params: Mapping[str, Any], chains: Chains, kept: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """`unconstrain`, likewise; raw values that are in ``kept`` stay as they are."""
-    chains = select("unconstrain", parameters, _candidates("unconstrain", [params]))
-    stored = dict(leaves(kept))
+    """The way back, where raw values that are in ``kept`` stay as they are."""
+    stored = dict(leaves(kept or {}))
 
     def convert(path, value):
         if path not in chains:
@@ -240,12 +241,13 @@ def _lost(value, raw, back):
 
 
 def select(
-    who: str, parameters: Parameters, values: Mapping[Path, Any]
-) -> dict[Path, tuple[Transform, ...]]:
-    """The transforms of each selected path of ``values``."""
+    who: str, parameters: Parameters, found: Iterable[tuple[Path, Any]]
+) -> Chains:
+    """The transforms of what ``parameters`` names among leaves, by plain paths."""
+    values = _candidates(who, found)
     if callable(parameters):
-        found = {path: parameters(joined(path), values[path]) for path in values}
-        return {path: _chain(t) for path, t in found.items() if t is not None}
+        given = {path: parameters(joined(path), values[path]) for path in values}
+        return {path: _chain(t) for path, t in given.items() if t is not None}
     chains: dict[Path, tuple[Transform, ...]] = {}
     for pattern, chain in _patterns(parameters).items():
         for path in _matches(pattern, values):
@@ -259,28 +261,27 @@ def select(
 
 
 def assert_found(
-    who: str, parameters: Parameters, trees: Sequence[Mapping[Any, Any]]
+    who: str, parameters: Parameters, found: Sequence[tuple[Path, Any]]
 ) -> None:
-    """Asserts that what ``parameters`` names is there, in one tree or another."""
-    values = _candidates(who, trees)
+    """Asserts that all that ``parameters`` names is there."""
     if callable(parameters):
-        missing = [] if select(who, parameters, values) else ["the function given"]
+        missing = None if select(who, parameters, found) else "the function given"
     else:
+        values = _candidates(who, found)
         patterns = _patterns(parameters)
-        missing = [repr(p) for p in patterns if not _matches(p, values)]
+        missing = next((repr(p) for p in patterns if not _matches(p, values)), None)
     if missing:
         kind = "raw parameter" if who == "constrain" else "plain parameter"
-        there = sorted(joined(path) for tree in trees for path, _ in leaves(tree))
+        there = sorted(joined(path) for path, _ in found)
         raise ValueError(
-            f"{who}: {missing[0]} names no {kind}. There are {there}: {RAW!r} before a "
+            f"{who}: {missing} names no {kind}. There are {there}: {RAW!r} before a "
             "name marks raw ones. Plain ones become raw by flax_stable.unconstrain, "
             "raw ones plain by flax_stable.constrain."
         )
 
 
-def _candidates(who: str, trees: Sequence[Mapping[Any, Any]]) -> dict[Path, Any]:
-    """What can be selected: raw parameters under their plain paths, or plain ones."""
-    found = [leaf for tree in trees for leaf in leaves(tree)]
+def _candidates(who: str, found: Iterable[tuple[Path, Any]]) -> dict[Path, Any]:
+    """What can be named: to be read, raw parameters by plain paths, else plain ones."""
     if who == "constrain":
         return {plain_path(path): value for path, value in found if _is_raw(path)}
     return {path: value for path, value in found if _is_plain(path)}

@@ -105,29 +105,37 @@ class Parametrized(nn.Module):
         """``function(layer)``, where the layer's parameters are the transformed ones."""
         if self.scope is None:
             return function(self.layer)
+        select, leaves = _parametrization.select, _parametrization.leaves
         initializing = self.is_initializing()
-        # Of each scope in which the layer has parameters, such as that of a submodule
-        # made elsewhere.
-        found: list[Any] = []
+        # Of each scope in which the layer has parameters: a submodule made elsewhere
+        # has its own.
+        given: list[Any] = []
         made: list[Any] = []
 
         def read(variables):
-            found.append(variables)
-            return _parametrization.read(variables, self.parameters)
+            given.append(variables)
+            chains = select("constrain", self.parameters, leaves(variables))
+            return _parametrization.read(variables, chains)
 
         def store(variables):
+            kept = given[len(made)]
             made.append(variables)
-            kept = found[len(made) - 1]
-            return _parametrization.store(variables, self.parameters, kept)
+            chains = select("unconstrain", self.parameters, leaves(variables))
+            return _parametrization.store(variables, chains, kept)
+
+        def assert_found(who, trees):
+            # A method may be called before there are parameters.
+            found = [leaf for tree in trees for leaf in leaves(tree)]
+            if strict or (found and not initializing):
+                _parametrization.assert_found(who, self.parameters, found)
 
         def call(layer):
-            # A method may be called before there are parameters.
-            if not initializing and (strict or any(found)):
-                _parametrization.assert_found("constrain", self.parameters, found)
+            if not initializing:
+                assert_found("constrain", given)
             return function(layer)
 
         lifted = nn.map_variables(call, "params", read, store, mutable=initializing)
         result = lifted(self.layer)
-        if initializing and strict:
-            _parametrization.assert_found("unconstrain", self.parameters, made)
+        if initializing:
+            assert_found("unconstrain", made)
         return result
