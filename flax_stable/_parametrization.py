@@ -291,11 +291,22 @@ def _patterns(parameters: Any) -> Mapping[str, Chain]:
     if isinstance(parameters, Mapping):
         return parameters
     names = (parameters,) if isinstance(parameters, str) else parameters
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
+        raise TypeError(
+            "Parameters are named by a string, a sequence of strings, a dict of them or "
+            f"a function of path and value, but got {parameters!r}. Write 'kernel', for "
+            "all with paths that end so."
+        )
     return dict.fromkeys(names, _POSITIVE)
 
 
 def _matches(pattern: str, values: Mapping[Path, Any]) -> list[Path]:
-    end = re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
+    try:
+        end = re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
+    except re.error as error:
+        raise ValueError(
+            f"{pattern!r} is no regular expression: {error}. For any name write '.*'."
+        ) from error
     return [path for path in values if end.fullmatch(joined(path))]
 
 

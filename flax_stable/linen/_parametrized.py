@@ -1,6 +1,5 @@
 """Any Linen layer with raw parameters."""
 
-import functools
 import inspect
 import types
 from collections.abc import Callable
@@ -32,7 +31,7 @@ class Parametrized(nn.Module):
         `flax_stable.constrain`.
 
     Raises:
-      TypeError: a transform is none.
+      TypeError: ``layer`` is no Linen module, or a transform is none.
       ValueError: no parameter has a name that ``parameters`` has, or an initializer
         gives values that a transform cannot.
 
@@ -57,9 +56,14 @@ class Parametrized(nn.Module):
         # The layer lives in this module's own scope, or this one in the scope that the
         # layer has already.  Flax would give a field of a module a scope of its own.
         layer = self.layer
+        if not isinstance(layer, nn.Module):
+            raise TypeError(
+                f"Parametrized expects a Linen layer or model, but got {layer!r}. For "
+                "those of NNX there is flax_stable.nnx.Parametrized."
+            )
         object.__setattr__(self, "layer", None)
         super().__post_init__()
-        if self.scope is not None and isinstance(layer, nn.Module):
+        if self.scope is not None:
             if layer.scope is None:
                 layer = self._adopted(layer)
             object.__setattr__(self, "scope", layer.scope)
@@ -102,7 +106,7 @@ class Parametrized(nn.Module):
         return read(layer) if name in vars(layer) else self._mapped(read)
 
     def _mapped(self, function: Callable, strict: bool = False) -> Any:
-        """``function(layer)``, where the layer's parameters are the transformed ones."""
+        """``function(layer)``, the layer reading its parameters through transforms."""
         if self.scope is None:
             return function(self.layer)
         select, leaves = _parametrization.select, _parametrization.leaves

@@ -26,7 +26,7 @@ class Parametrized(nnx.Module):
         count.
 
     Raises:
-      TypeError: a transform is none.
+      TypeError: ``layer`` is no NNX module, or a transform is none.
       ValueError: no parameter has a name that ``parameters`` has, or one has values
         that its transform cannot give.
 
@@ -47,6 +47,11 @@ class Parametrized(nnx.Module):
     def __init__(
         self, layer: nnx.Module, parameters: _parametrization.Parameters = "kernel"
     ):
+        if not isinstance(layer, nnx.Module):
+            raise TypeError(
+                f"Parametrized expects an NNX layer or model, but got {layer!r}. For "
+                "those of Linen there is flax_stable.linen.Parametrized."
+            )
         layer = _copy(layer)
         found = list(_params(layer))
         params = [(path, param) for path, _, _, param in found]
