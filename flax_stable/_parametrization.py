@@ -293,8 +293,8 @@ def _patterns(parameters: Any) -> Mapping[str, Chain]:
     names = (parameters,) if isinstance(parameters, str) else parameters
     if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
         raise TypeError(
-            "Parameters are named by a string, a sequence of strings, a dict of them or "
-            f"a function of path and value, but got {parameters!r}. Write 'kernel', for "
+            "Parameters are named by a string, a sequence or a dict of strings, or a "
+            f"function of path and value, but got {parameters!r}. Write 'kernel' for "
             "all with paths that end so."
         )
     return dict.fromkeys(names, _POSITIVE)

@@ -71,14 +71,13 @@ class Parametrized(nn.Module):
 
     @nn.nowrap
     def _adopted(self, layer: nn.Module) -> nn.Module:
-        """A copy of the layer in this scope: of one layer one copy, as in Flax."""
-        adopted = vars(self.scope.root).setdefault("_parametrized", {})
-        if id(layer) not in adopted:
+        """A copy of the layer in this scope, or the one that Flax has of it already."""
+        adopted = vars(self.scope.root).get("_submodule_adoption_cache", {})
+        if layer._id not in adopted:
             name = self.name or type(layer).__name__
-            copy = layer.clone(parent=self.scope, name=name)
-            # The layer is held too, so that no other one gets its id.
-            adopted[id(layer)] = layer, copy
-        return adopted[id(layer)][1]
+            adopted[layer._id] = layer = layer.clone(parent=self.scope, name=name)
+            return layer
+        return adopted[layer._id]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer."""
@@ -96,7 +95,8 @@ class Parametrized(nn.Module):
 
         def read(layer):
             value = getattr(layer, name)
-            return method if isinstance(value, nn.Module) else value
+            is_part = isinstance(value, nn.Module) and self.scope is not None
+            return method if is_part else value
 
         method = types.MethodType(call, self)
         if inspect.isfunction(of_class):
