@@ -47,7 +47,7 @@ def _signed(variance: float) -> Callable:
     return jax.nn.initializers.variance_scaling(variance, "fan_in", "normal")
 
 
-def assert_widths(network: str, hidden: Sequence[int], **sizes: Any) -> None:
+def assert_widths(network: str, hidden: Any, **sizes: Any) -> None:
     """Asserts that there is a hidden layer, and that widths are whole and above 0."""
     if not isinstance(hidden, Sequence) or isinstance(hidden, str):
         raise TypeError(

@@ -65,19 +65,19 @@ class Parametrized(nn.Module):
         super().__post_init__()
         if self.scope is not None:
             if layer.scope is None:
-                layer = self._adopted(layer)
+                layer = self._adopted(layer, self.scope)
             object.__setattr__(self, "scope", layer.scope)
         object.__setattr__(self, "layer", layer)
 
     @nn.nowrap
-    def _adopted(self, layer: nn.Module) -> nn.Module:
-        """A copy of the layer in this scope, or the one that Flax has of it already."""
-        adopted = vars(self.scope.root).get("_submodule_adoption_cache", {})
-        if layer._id not in adopted:
-            name = self.name or type(layer).__name__
-            adopted[layer._id] = layer = layer.clone(parent=self.scope, name=name)
-            return layer
-        return adopted[layer._id]
+    def _adopted(self, layer: nn.Module, scope: Any) -> nn.Module:
+        """A copy of the layer in this scope; of a layer given twice the first copy."""
+        adopted = vars(scope.root).setdefault("_parametrized", {})
+        if id(layer) not in adopted:
+            copy = layer.clone(parent=scope, name=self.name or type(layer).__name__)
+            # The layer is held too: no other one may get its id.
+            adopted[id(layer)] = layer, copy
+        return adopted[id(layer)][1]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer."""

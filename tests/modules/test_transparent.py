@@ -85,7 +85,8 @@ def wrapped_and_plain():
     for lift in LIFTS:
         yield f"held-{lift}", Held(wrap(inner), lift), Held(inner, lift)
         yield f"around-{lift}", wrap(Held(inner, lift)), Held(inner, lift)
-    pair, wrapped = [SQUARE, Held(inner)], [wrap(SQUARE), wrap(Held(inner))]
+    pair = [nn.Dense(3, kernel_init=draw), Held(inner)]
+    wrapped = [wrap(layer) for layer in pair]
     for lift in ("none", "remat", "scan"):
         held = Held(nn.Sequential(wrapped), lift)
         yield f"sequential-{lift}", held, Held(nn.Sequential(pair), lift)
