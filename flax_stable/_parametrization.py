@@ -124,9 +124,11 @@ def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, 
     """Stores the parameters of plain layers raw: the inverse of `constrain`.
 
     A leaf ``kernel`` that ``parameters`` selects becomes ``raw_kernel``, the inverse
-    transform of it; all else stays as it is.  So the weights of a checkpoint enter a
-    model with raw parameters.  Values that are known are checked; under `jax.jit` they
-    are not, and a value out of the range becomes what the inverse makes of it.
+    transform of it; all else stays as it is.  ``raw_`` goes before the whole name of a
+    leaf, which may hold slashes, as the scales of `flax.linen.WeightNorm` do.  So the
+    weights of a checkpoint enter a model with raw parameters.  Values that are known
+    are checked; under `jax.jit` they are not, and a value out of the range becomes what
+    the inverse makes of it.
 
     Args:
       params: nested dicts of parameters, as for `constrain`.

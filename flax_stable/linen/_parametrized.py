@@ -16,10 +16,14 @@ class Parametrized(nn.Module):
     The parameter ``kernel`` of the layer, say, is stored as ``raw_kernel``, from which
     every call computes it: by default as `flax_stable.positive` of it.  The optimizer
     sees raw parameters, and nothing else ever writes them.  Paths, boxes and
-    collections are those of the layer itself, only the names of raw parameters differ:
+    collections are those of the layer itself, however both are held, wrapped and
+    lifted; only the names of raw parameters differ:
     ``fs.unconstrain(params, parameters)`` makes the parameters of a plain layer, such
     as those of a checkpoint, fit this one, and ``fs.constrain(params, parameters)``
     makes a plain layer's of these, to be computed once and used often.
+
+    Methods and attributes of the layer are this module's too, and see the parameters
+    that the layer reads: ``apply(variables, query, method="attend")``.
 
     Attributes:
       layer: the layer or model.  Its initializers describe the values that it reads, so

@@ -18,6 +18,9 @@ class Parametrized(nnx.Module):
     sees raw parameters, and no call ever writes them.  Types and metadata of parameters
     are kept.
 
+    Methods and attributes of the layer are this module's too, and see the parameters
+    that the layer reads; what a method makes, as by ``sow``, is kept in ``self.layer``.
+
     Args:
       layer: the layer or model.  It is left as it is: ``self.layer`` is a copy with raw
         parameters, which shares with it what it does not replace.
