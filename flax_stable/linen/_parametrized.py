@@ -92,7 +92,6 @@ class Parametrized(nn.Module):
         layer = vars(self).get("layer")
         if layer is None or name.startswith("_"):
             return super().__getattr__(name)
-        of_class = inspect.getattr_static(type(layer), name, None)
 
         def call(self, *args, **kwargs):
             return self._mapped(lambda layer: getattr(layer, name)(*args, **kwargs))
@@ -103,11 +102,11 @@ class Parametrized(nn.Module):
             return method if is_part else value
 
         method = types.MethodType(call, self)
-        if inspect.isfunction(of_class):
-            is_helper = hasattr(of_class, "nowrap")
-            return getattr(layer, name) if is_helper else method
-        # A field needs no parameters, what setup and properties make may.
-        return read(layer) if name in vars(layer) else self._mapped(read)
+        of_class = inspect.getattr_static(type(layer), name, None)
+        if name in vars(layer) or hasattr(of_class, "nowrap"):
+            # Fields and helpers need no parameters; what setup and properties make may.
+            return read(layer)
+        return method if inspect.isfunction(of_class) else self._mapped(read)
 
     def _mapped(self, function: Callable, strict: bool = False) -> Any:
         """``function(layer)``, the layer reading its parameters through transforms."""

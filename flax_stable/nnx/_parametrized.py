@@ -116,12 +116,12 @@ class Parametrized(nnx.Module):
         plain = self.plain()
         before = {path: dict(vars(m)) for path, m in nnx.iter_modules(plain)}
         result = getattr(plain, method)(*args, **kwargs)
-        after = dict(nnx.iter_modules(plain))
-        for path, module in nnx.iter_modules(self.layer):
-            for name, value in vars(after[path]).items():
-                is_new = before[path].get(name) is not value
+        mine = dict(nnx.iter_modules(self.layer))
+        for path, module in nnx.iter_modules(plain):
+            for name, value in vars(module).items():
+                is_new = path in mine and before[path].get(name) is not value
                 if is_new and not name.startswith("_pytree"):
-                    setattr(module, name, value)
+                    setattr(mine[path], name, value)
         return result
 
     def plain(self) -> nnx.Module:

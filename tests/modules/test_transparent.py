@@ -165,6 +165,7 @@ def test_linen_methods_and_attributes_are_forwarded():
         both(method, X)
     np.testing.assert_array_equal(model.bind(variables).encode(X), z)
     assert model.encoder.features == 2
+    assert fs.linen.Parametrized(SQUARE).kernel_init is draw
     params = jax.eval_shape(lambda: model.init(KEY, X, method="encode"))["params"]
     assert set(params["encoder"]) == {"raw_kernel", "bias"}
     for module in (model, model.bind(variables)):
