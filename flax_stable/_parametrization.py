@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -39,7 +39,10 @@ class Transform(NamedTuple):
     inverse: Callable[[jax.Array], jax.Array]
 
 
+# The names from the root to a parameter, which may hold slashes themselves.
+Path: TypeAlias = tuple[Hashable, ...]
 Chain: TypeAlias = Transform | Sequence[Transform]
+Chains: TypeAlias = Mapping[Path, tuple[Transform, ...]]
 Parameters: TypeAlias = (
     str | Sequence[str] | Mapping[str, Chain] | Callable[[str, Any], Chain | None]
 )
@@ -103,7 +106,8 @@ def constrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, An
 
     Raises:
       TypeError: ``params`` is no mapping, or a transform is none.
-      ValueError: a string finds nothing, or two find the same parameter.
+      ValueError: a string finds nothing, two find the same parameter, or there is a
+        plain parameter too where one of a raw one would stand.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -111,25 +115,20 @@ def constrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, An
       {'kernel': Array([0.6931472, 0.6931472], dtype=float32), 'bias': 1.0}
     """
     _assert_mapping("constrain", params)
-    raw = {plain_path(path): value for path, value in leaves(params) if _is_raw(path)}
-    chains = select("constrain", parameters, raw, dict(leaves(params)))
-
-    def read(path, value):
-        plain = plain_path(path)
-        if not _is_raw(path) or plain not in chains:
-            return path, value
-        return plain, forward(chains[plain], value)
-
-    return _mapped(read, params)
+    found = list(leaves(params))
+    assert_found("constrain", parameters, found)
+    return read(params, select("constrain", parameters, found))
 
 
 def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
     """Stores the parameters of plain layers raw: the inverse of `constrain`.
 
     A leaf ``kernel`` that ``parameters`` selects becomes ``raw_kernel``, the inverse
-    transform of it; all else stays as it is.  So the weights of a checkpoint enter a
-    model with raw parameters.  Values that are known are checked; under `jax.jit` they
-    are not, and a value out of the range becomes what the inverse makes of it.
+    transform of it; all else stays as it is.  ``raw_`` goes before the whole name of a
+    leaf, which may hold slashes, as the scales of `flax.linen.WeightNorm` do.  So the
+    weights of a checkpoint enter a model with raw parameters.  Values that are known
+    are checked; under `jax.jit` they are not, and a value out of the range becomes what
+    the inverse makes of it.
 
     Args:
       params: nested dicts of parameters, as for `constrain`.
@@ -140,8 +139,9 @@ def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, 
 
     Raises:
       TypeError: ``params`` is no mapping, or a transform is none.
-      ValueError: a string finds nothing, two find the same parameter, or the inverse
-        does not lead back to the values, which are then outside of the range.
+      ValueError: a string finds nothing, two find the same parameter, the inverse does
+        not lead back to the values, which are then outside of the range, or there is a
+        raw parameter of that name already.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
@@ -149,20 +149,37 @@ def unconstrain(params: Mapping[str, Any], parameters: Parameters) -> dict[str, 
       {'head': {'raw_kernel': Array([-0.43275213,  0.54132485], dtype=float32)}}
     """
     _assert_mapping("unconstrain", params)
-    found = dict(leaves(params))
-    chains = select(
-        "unconstrain",
-        parameters,
-        {path: value for path, value in found.items() if not _is_raw(path)},
-        found,
-    )
+    found = list(leaves(params))
+    assert_found("unconstrain", parameters, found)
+    return store(params, select("unconstrain", parameters, found))
 
-    def store(path, value):
+
+def read(params: Mapping[str, Any], chains: Chains) -> dict[str, Any]:
+    """The parameters of ``chains`` out of raw ones, those that are there."""
+
+    def convert(path, value):
+        if not _is_raw(path) or plain_path(path) not in chains:
+            return path, value
+        path = plain_path(path)
+        return path, forward(chains[path], value)
+
+    return _mapped("constrain", convert, params)
+
+
+def store(
+    params: Mapping[str, Any], chains: Chains, kept: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The way back, where raw values that are in ``kept`` stay as they are."""
+    stored = dict(leaves(kept or {}))
+
+    def convert(path, value):
         if path not in chains:
             return path, value
-        return raw_path(path), inverse(chains[path], value, path)
+        raw = raw_path(path)
+        value = stored[raw] if raw in stored else inverse(chains[path], value, path)
+        return raw, value
 
-    return _mapped(store, params)
+    return _mapped("unconstrain", convert, params)
 
 
 def forward(chain: tuple[Transform, ...], raw: Any) -> Any:
@@ -176,8 +193,9 @@ def _forward(chain, x):
     return x
 
 
-def inverse(chain: tuple[Transform, ...], value: Any, path: str) -> Any:
+def inverse(chain: tuple[Transform, ...], value: Any, path: Path) -> Any:
     """The raw parameter of a value, likewise; values that are known are checked."""
+    where = joined(path)
 
     def invert(x):
         raw = jnp.asarray(x)
@@ -186,10 +204,10 @@ def inverse(chain: tuple[Transform, ...], value: Any, path: str) -> Any:
                 raw = transform.inverse(raw)
             except ValueError as error:
                 raise ValueError(
-                    f"{path!r} cannot be stored raw: {error} {_INITIALIZER}"
+                    f"{where!r} cannot be stored raw: {error} {_INITIALIZER}"
                 ) from error
         if not isinstance(raw, jax.core.Tracer):
-            _assert_there_and_back(path, chain, jnp.asarray(x), raw)
+            _assert_there_and_back(where, chain, jnp.asarray(x), raw)
         return raw
 
     return jax.tree.map(invert, value)
@@ -225,41 +243,73 @@ def _lost(value, raw, back):
 
 
 def select(
-    who: str, parameters: Parameters, values: Mapping[str, Any], there: Mapping
-) -> dict[str, tuple[Transform, ...]]:
-    """The transforms of each selected path of ``values``; ``there`` is for errors."""
+    who: str, parameters: Parameters, found: Iterable[tuple[Path, Any]]
+) -> Chains:
+    """The transforms of what ``parameters`` names among leaves, by plain paths."""
+    values = _candidates(who, found)
     if callable(parameters):
-        found = {path: parameters(path, value) for path, value in values.items()}
-        chains = {path: _chain(t) for path, t in found.items() if t is not None}
-        if not chains:
-            raise ValueError(_missing(who, "the function given selects no", there))
-        return chains
-    if isinstance(parameters, str):
-        parameters = (parameters,)
-    if not isinstance(parameters, Mapping):
-        parameters = dict.fromkeys(parameters, _POSITIVE)
-    chains = {}
-    for pattern, chain in parameters.items():
-        paths = [p for p in values if re.fullmatch(f"(?:.*/)?(?:{pattern})", p)]
-        if not paths:
-            raise ValueError(_missing(who, f"{pattern!r} names no", there))
-        for path in paths:
+        given = {path: parameters(joined(path), values[path]) for path in values}
+        return {path: _chain(t) for path, t in given.items() if t is not None}
+    chains: dict[Path, tuple[Transform, ...]] = {}
+    for pattern, chain in _patterns(parameters).items():
+        for path in _matches(pattern, values):
             if path in chains:
                 raise ValueError(
-                    f"{who}: {path!r} is named twice in {list(parameters)}. Give one "
-                    "name a sequence of transforms, or write longer paths."
+                    f"{who}: {joined(path)!r} is named twice in {list(parameters)}. "
+                    "Give one name a sequence of transforms, or write longer paths."
                 )
             chains[path] = _chain(chain)
     return chains
 
 
-def _missing(who, what, there):
-    kind = "raw parameter" if who == "constrain" else "plain parameter"
-    return (
-        f"{who}: {what} {kind}. There are {sorted(there)}: {RAW!r} before a name marks "
-        "raw ones. Plain ones become raw by flax_stable.unconstrain, raw ones plain by "
-        "flax_stable.constrain."
-    )
+def assert_found(
+    who: str, parameters: Parameters, found: Sequence[tuple[Path, Any]]
+) -> None:
+    """Asserts that all that ``parameters`` names is there."""
+    if callable(parameters):
+        missing = None if select(who, parameters, found) else "the function given"
+    else:
+        values = _candidates(who, found)
+        patterns = _patterns(parameters)
+        missing = next((repr(p) for p in patterns if not _matches(p, values)), None)
+    if missing:
+        kind = "raw parameter" if who == "constrain" else "plain parameter"
+        there = sorted(joined(path) for path, _ in found)
+        raise ValueError(
+            f"{who}: {missing} names no {kind}. There are {there}: {RAW!r} before a "
+            "name marks raw ones. Plain ones become raw by flax_stable.unconstrain, "
+            "raw ones plain by flax_stable.constrain."
+        )
+
+
+def _candidates(who: str, found: Iterable[tuple[Path, Any]]) -> dict[Path, Any]:
+    """What can be named: to be read, raw parameters by plain paths, else plain ones."""
+    if who == "constrain":
+        return {plain_path(path): value for path, value in found if _is_raw(path)}
+    return {path: value for path, value in found if _is_plain(path)}
+
+
+def _patterns(parameters: Any) -> Mapping[str, Chain]:
+    if isinstance(parameters, Mapping):
+        return parameters
+    names = (parameters,) if isinstance(parameters, str) else parameters
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
+        raise TypeError(
+            "Parameters are named by a string, a sequence or a dict of strings, or a "
+            f"function of path and value, but got {parameters!r}. Write 'kernel' for "
+            "all with paths that end so."
+        )
+    return dict.fromkeys(names, _POSITIVE)
+
+
+def _matches(pattern: str, values: Mapping[Path, Any]) -> list[Path]:
+    try:
+        end = re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
+    except re.error as error:
+        raise ValueError(
+            f"{pattern!r} is no regular expression: {error}. For any name write '.*'."
+        ) from error
+    return [path for path in values if end.fullmatch(joined(path))]
 
 
 def _chain(given: Any) -> tuple[Transform, ...]:
@@ -274,40 +324,56 @@ def _chain(given: Any) -> tuple[Transform, ...]:
     return tuple(chain)
 
 
-def raw_path(path: str) -> str:
+def joined(path: Path) -> str:
+    """A path as users write it."""
+    return "/".join(map(str, path))
+
+
+def raw_path(path: Path) -> Path:
     """The path at which the raw values of a parameter stand."""
-    *above, name = path.split("/")
-    return "/".join([*above, RAW + name])
+    return (*path[:-1], f"{RAW}{path[-1]}")
 
 
-def plain_path(path: str) -> str:
+def plain_path(path: Path) -> Path:
     """The path of the parameter whose raw values stand at ``path``."""
-    *above, name = path.split("/")
-    return "/".join([*above, name.removeprefix(RAW)])
+    return (*path[:-1], str(path[-1]).removeprefix(RAW))
 
 
-def _is_raw(path: str) -> bool:
-    return path.split("/")[-1].startswith(RAW)
+def _is_raw(path: Path) -> bool:
+    return isinstance(path[-1], str) and path[-1].startswith(RAW)
 
 
-def leaves(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The paths and values of nested mappings, names joined by slashes."""
+def _is_plain(path: Path) -> bool:
+    # The numbers of an NNX list cannot say that they are raw.
+    return isinstance(path[-1], str) and not path[-1].startswith(RAW)
+
+
+def leaves(params: Mapping[Any, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The paths and values of nested mappings."""
     for name, value in params.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{above}{name}/")
+            yield from leaves(value, (*above, name))
         else:
-            yield f"{above}{name}", value
+            yield (*above, name), value
 
 
-def _mapped(function: Callable, params: Mapping, above: str = "") -> dict[str, Any]:
+def _mapped(
+    who: str, function: Callable, params: Mapping[Any, Any], above: Path = ()
+) -> dict[Any, Any]:
     """Nested dicts of what ``function(path, value)`` returns, a path and a value."""
-    mapped = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            mapped[name] = _mapped(function, value, f"{above}{name}/")
-            continue
-        path, new = function(f"{above}{name}", value)
-        mapped[name if path == f"{above}{name}" else path.split("/")[-1]] = new
+    mapped: dict[Any, Any] = {}
+    for name, new in params.items():
+        path = (*above, name)
+        if isinstance(new, Mapping):
+            new = _mapped(who, function, new, path)
+        else:
+            path, new = function(path, new)
+        if path[-1] != name and path[-1] in params:
+            raise ValueError(
+                f"{who} finds two values for {joined(path)!r}: a raw parameter and its "
+                "plain one stand side by side. Remove one of them."
+            )
+        mapped[path[-1]] = new
     return mapped
 
 

@@ -1,5 +1,7 @@
 """Trees of parameters that are stored raw and read through a transform."""
 
+import random
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,50 @@ def test_parameters_are_found_by_the_end_of_their_path(parameters, raw):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), back, TREE)
 
 
+def random_tree(rng, depth=3):
+    """Names with slashes, empty ones, and the same ones at several depths."""
+    tree = {}
+    for _ in range(rng.randint(0, 4)):
+        name = "/".join(rng.choices(["a", "b", "scale", "0", ""], k=rng.randint(1, 3)))
+        subtree = depth and rng.random() < 0.5
+        value = rng.randint(1, 64) / 64
+        tree[name] = random_tree(rng, depth - 1) if subtree else value
+    return tree
+
+
+def test_there_and_back_is_the_identity():
+    """For any tree and any choice of parameters; nothing is lost on the way."""
+    negated = fs.Transform(lambda x: -x, lambda y: -y)
+    chosen = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        tree = random_tree(rng)
+        seen = {id(leaf): rng.random() < 0.6 for leaf in jax.tree.leaves(tree)}
+
+        def choose(path, value, seen=seen):
+            return negated if seen.get(id(value), True) else None
+
+        if not any(seen.values()):
+            continue
+        raw = fs.unconstrain(tree, choose)
+        chosen += sum(seen.values())
+        leaves, negative = jax.tree.leaves(tree), jax.tree.leaves(raw)
+        assert len(negative) == len(leaves)
+        assert sum(float(x) < 0 for x in negative) == sum(seen.values())
+        assert fs.constrain(raw, lambda path, value: negated) == tree
+    assert chosen > 150
+
+
+def test_names_with_slashes_are_kept_apart():
+    a, b = VALUES[0], VALUES[0] + 1
+    tree = {"W": {"D0/kernel/scale": a, "D1/kernel/scale": b}}
+    raw = fs.unconstrain(tree, ".*scale")
+    assert list(raw["W"]) == ["raw_D0/kernel/scale", "raw_D1/kernel/scale"]
+    back = fs.constrain(raw, "kernel/scale")
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), back, tree)
+
+
 def test_the_first_of_a_sequence_sees_the_raw_values():
     tree = fs.constrain({"raw_x": jnp.float32(0.5)}, {"x": [UNIT, DOUBLE]})
     assert tree["x"] == 2 * fs.tanh(0.5)
@@ -96,7 +142,7 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
         (
             lambda: fs.unconstrain(TREE, lambda path, value: None),
             ValueError,
-            "unconstrain: the function given selects no plain parameter. There are",
+            "unconstrain: the function given names no plain parameter. There are",
         ),
         (
             lambda: fs.unconstrain(TREE, ["kernel", "head/kernel"]),
@@ -113,6 +159,28 @@ TALL = fs.Transform(lambda x: x, lambda y: jnp.stack([y, y]))
             lambda: fs.unconstrain(TREE, {"scale": (fs.softplus, jnp.log)}),
             TypeError,
             "Write flax_stable.Transform(forward, inverse).",
+        ),
+        (
+            lambda: fs.unconstrain({"a": {"raw_x": VALUES, "x": VALUES}}, "x"),
+            ValueError,
+            "unconstrain finds two values for 'a/raw_x': a raw parameter and its plain "
+            "one stand side by side. Remove one of them.",
+        ),
+        (
+            lambda: fs.constrain({"x": VALUES, "raw_x": VALUES}, "x"),
+            ValueError,
+            "constrain finds two values for 'x': a raw parameter and its plain one",
+        ),
+        (
+            lambda: fs.unconstrain(TREE, "*kernel"),
+            ValueError,
+            "'*kernel' is no regular expression: nothing to repeat at position",
+        ),
+        (
+            lambda: fs.unconstrain(TREE, 3),
+            TypeError,
+            "Parameters are named by a string, a sequence or a dict of strings, or a "
+            "function of path and value, but got 3. Write 'kernel' for all with",
         ),
         (
             lambda: fs.constrain(VALUES, "kernel"),

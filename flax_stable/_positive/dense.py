@@ -6,7 +6,36 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
+
+
+def assert_sizes(layer: str, **sizes: Any) -> None:
+    """Asserts that sizes, numbers or tuples of them, are whole and above 0."""
+    for name, size in sizes.items():
+        numbers = size if isinstance(size, tuple | list) else (size,)
+        whole = all(map(is_whole, numbers))
+        if not whole or min(numbers, default=1) < 1:
+            raise (ValueError if whole else TypeError)(
+                f"{layer} expects in {name} whole numbers above 0, but got {size!r}. "
+                "Give the length of each axis as an int of 1 or more."
+            )
+
+
+def is_whole(number: Any) -> bool:
+    """Whether it is an integer, and no boolean."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
+def assert_functions(layer: str, **functions: Any) -> None:
+    """Asserts that fields hold functions."""
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(
+                f"{layer} expects a function in {name}, but got {function!r}. For the "
+                "default leave it out; an initializer of one number is "
+                "jax.nn.initializers.constant."
+            )
 
 
 def assert_inputs(

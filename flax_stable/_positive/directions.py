@@ -21,7 +21,7 @@ def as_directions(
             f"but got {directions.size} of shape {directions.shape}. Name a direction "
             "for each: 1 for increasing, -1 for decreasing, 0 for free."
         )
-    if not np.isin(directions, (-1, 0, 1)).all():
+    if not all(direction in (-1, 0, 1) for direction in directions.tolist()):
         raise ValueError(
             f"{layer} expects in monotone 1, 0 or -1 for each input, but got "
             f"{directions.tolist()}. An input is increasing (1), decreasing (-1) or "

@@ -1,7 +1,7 @@
 """Kernels and their raw parameters: trees of them, boxes, initializers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,14 @@ def raw_kernel_init(
     """The initializer of the raw kernel from one that describes the positive kernel."""
     return lambda *args, **kwargs: to_raw_kernel(
         kernel_init(*args, **kwargs), beta, floor
+    )
+
+
+def refuse_to_set(layer: Any, name: str) -> NoReturn:
+    """The error of an attribute that is computed from a raw parameter."""
+    raise AttributeError(
+        f"{name} of {type(layer).__name__} is computed from raw_{name}. Set that, to "
+        "flax_stable.inverse_positive of the value."
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from .dense import assert_sizes, is_whole
 from .initializers import icnn_initializers
 
 
@@ -52,11 +52,16 @@ def _signed(variance: float) -> Callable:
     return jax.nn.initializers.variance_scaling(variance, "fan_in", "normal")
 
 
-def assert_widths(block: str, hidden: Sequence[int]) -> None:
+def assert_widths(network: str, hidden: Any, **sizes: Any) -> None:
     """Asserts that there is a hidden layer, and that widths are whole and above 0."""
-    whole = all(isinstance(n, int | np.integer) and n > 0 for n in hidden)
-    if not hidden or not whole:
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise TypeError(
+            f"{network} expects the widths of one hidden layer or more, but got "
+            f"{hidden!r}. Write a tuple of whole numbers, such as (32, 32)."
+        )
+    if not hidden or not all(is_whole(n) and n > 0 for n in hidden):
         raise ValueError(
-            f"{block} expects the widths of one hidden layer or more, but got "
+            f"{network} expects the widths of one hidden layer or more, but got "
             f"{tuple(hidden)}. For none take a dense layer."
         )
+    assert_sizes(network, **sizes)

@@ -150,6 +150,12 @@ def inverse_positive(
 
 def assert_parameters(who: str, beta: Any, floor: Any) -> None:
     """Asserts that ``beta`` is above 0 and ``floor`` not below, if they are known."""
+    for name, number in {"beta": beta, "floor": floor}.items():
+        if _known(number) and not _is_real(number):
+            raise TypeError(
+                f"{who} expects a real number as {name}, or an array of such, but got "
+                f"{number!r}. By default beta is 1.0 and floor 0.0."
+            )
     if _known(beta) and not _all(lambda b: (b > 0) & (b < np.inf), beta):
         raise ValueError(
             f"{who} expects a finite beta above 0, but got {beta}. A beta of 1 is the "
@@ -179,6 +185,13 @@ def _shown(floor: Any) -> str:
 
 def _known(x: Any) -> bool:
     return not isinstance(x, jax.core.Tracer)
+
+
+def _is_real(x: Any) -> bool:
+    if type(x) in (int, float):
+        return True
+    dtype = np.asarray(x).dtype
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating))
 
 
 def _all(holds, x: Any) -> bool:

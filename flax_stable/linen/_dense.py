@@ -15,7 +15,7 @@ from flax.typing import (
 )
 
 from .._positive import kernels
-from .._positive.dense import assert_inputs, dense
+from .._positive.dense import assert_functions, assert_inputs, assert_sizes, dense
 from .._positive.directions import (
     as_directions,
     assembled,
@@ -103,6 +103,13 @@ class StableSoftplusDense(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the layer to ``inputs`` of shape ``(..., inputs)``."""
+        assert_sizes(self._name(), features=self.features)
+        assert_functions(
+            self._name(),
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            promote_dtype=self.promote_dtype,
+        )
         self._assert_inputs(inputs)
         width = jnp.shape(inputs)[-1]
         kernel = self._kernel((width, self.features))

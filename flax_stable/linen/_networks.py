@@ -1,13 +1,16 @@
 """Monotone and input-convex networks, as Linen modules."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype, Initializer, PrecisionLike
+from flax.linen.dtypes import promote_dtype
+from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike
 
 from .._activations.softplus import softplus
+from .._positive.dense import assert_functions
 from .._positive.initializers import near_permutation
 from .._positive.networks import assert_widths, icnn_layer_initializers, mixed
 from ._dense import StableSoftplusDense
@@ -41,11 +44,16 @@ class MonotoneMLP(nn.Module):
       features: the number of outputs.
       monotone: a direction for each input; by default all increase.
       activation: an increasing, convex function of one array.
+      use_bias: whether the layers add a bias.
       dtype: the dtype of the computation; by default that of inputs and parameters.
       param_dtype: the dtype of the parameters, a real floating one.
       precision: the precision of the products, see `jax.lax.Precision`.
       kernel_init: the initializer of the *positive* kernels.
       bias_init: the initializer of the biases.
+      promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      dot_general: the products, `jax.lax.dot_general` by default.
+      dot_general_cls: a class or function that makes the product of each layer, and
+        goes before ``dot_general``.
       beta: the steepness of the softplus of the kernels, above 0.
       floor: the smallest weight, 0 or more.
 
@@ -71,18 +79,23 @@ class MonotoneMLP(nn.Module):
     features: int = 1
     monotone: Sequence[int] | None = None
     activation: Callable[..., jax.Array] = softplus
+    use_bias: bool = True
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     precision: PrecisionLike = None
     kernel_init: Initializer = near_permutation()
     bias_init: Initializer = nn.initializers.zeros_init()
+    promote_dtype: Callable[..., Any] = promote_dtype
+    dot_general: DotGeneralT | None = None
+    dot_general_cls: Any = None
     beta: float = 1.0
     floor: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the network to ``inputs`` of shape ``(..., inputs)``."""
-        assert_widths(type(self).__name__, self.hidden_features)
+        assert_widths(type(self).__name__, self.hidden_features, features=self.features)
+        assert_functions(type(self).__name__, activation=self.activation)
         x, monotone = inputs, self.monotone
         for i, width in enumerate(self.hidden_features):
             x = mixed(self._dense(width, f"hidden_{i}", monotone)(x), self.activation)
@@ -92,15 +105,14 @@ class MonotoneMLP(nn.Module):
     def _dense(self, features, name, monotone):
         return StableSoftplusDense(
             features,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            precision=self.precision,
+            use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             beta=self.beta,
             floor=self.floor,
             monotone=monotone,
             name=name,
+            **_shared(self),
         )
 
 
@@ -124,6 +136,7 @@ class ICNN(nn.Module):
       hidden_features: the widths of the hidden layers.
       features: the number of outputs.
       activation: a convex, increasing function of one array.
+      use_bias: whether the skip connections add a bias.
       dtype: the dtype of the computation; by default that of inputs and parameters.
       param_dtype: the dtype of the parameters, a real floating one.
       precision: the precision of the products, see `jax.lax.Precision`.
@@ -132,6 +145,10 @@ class ICNN(nn.Module):
       bias_init: the initializer of the biases; by default that which belongs to it.
       skip_kernel_init: the initializer of the signed kernels; by default normal
         numbers, likewise.
+      promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      dot_general: the products, `jax.lax.dot_general` by default.
+      dot_general_cls: a class or function that makes the product of each layer, and
+        goes before ``dot_general``.
       beta: the steepness of the softplus of the kernels, above 0.
       floor: the smallest positive weight, 0 or more.
 
@@ -154,19 +171,24 @@ class ICNN(nn.Module):
     hidden_features: Sequence[int]
     features: int = 1
     activation: Callable[..., jax.Array] = softplus
+    use_bias: bool = True
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     precision: PrecisionLike = None
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
     skip_kernel_init: Initializer | None = None
+    promote_dtype: Callable[..., Any] = promote_dtype
+    dot_general: DotGeneralT | None = None
+    dot_general_cls: Any = None
     beta: float = 1.0
     floor: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the network to ``inputs`` of shape ``(..., inputs)``."""
-        assert_widths(type(self).__name__, self.hidden_features)
+        assert_widths(type(self).__name__, self.hidden_features, features=self.features)
+        assert_functions(type(self).__name__, activation=self.activation)
         s = self._skip(0, self.hidden_features[0], None)(inputs)
         for i, width in enumerate((*self.hidden_features[1:], self.features), 1):
             z = self.activation(s)
@@ -178,27 +200,36 @@ class ICNN(nn.Module):
         _, bias_init, kernel_init = self._defaults(i, fan_in)
         return nn.Dense(
             width,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            precision=self.precision,
+            use_bias=self.use_bias,
             kernel_init=self.skip_kernel_init or kernel_init,
             bias_init=self.bias_init or bias_init,
             name=f"skip_{i}",
+            **_shared(self),
         )
 
     def _hidden(self, i, width, fan_in):
         return StableSoftplusDense(
             width,
             use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            precision=self.precision,
             kernel_init=self.kernel_init or self._defaults(i, fan_in)[0],
             beta=self.beta,
             floor=self.floor,
             name=f"hidden_{i}",
+            **_shared(self),
         )
 
     def _defaults(self, i, fan_in):
         last = i == len(self.hidden_features)
         return icnn_layer_initializers(self.activation, fan_in, last)
+
+
+def _shared(network: Any) -> dict[str, Any]:
+    """What all layers of a network take as it is."""
+    return {
+        "dtype": network.dtype,
+        "param_dtype": network.param_dtype,
+        "precision": network.precision,
+        "promote_dtype": network.promote_dtype,
+        "dot_general": network.dot_general,
+        "dot_general_cls": network.dot_general_cls,
+    }

@@ -11,7 +11,7 @@ from flax.typing import Dtype, Initializer
 
 from .._activations.piecewise import identity
 from .._positive import kernels
-from .._positive.dense import scaled
+from .._positive.dense import assert_functions, assert_sizes, scaled
 from .._positive.initializers import moment_preserving, near_permutation
 
 
@@ -57,6 +57,11 @@ class StableSoftplusDenseGeneral(nn.DenseGeneral):
     beta: float = 1.0
     floor: float = 0.0
 
+    def setup(self):
+        layer = type(self).__name__
+        assert_sizes(layer, features=self.features)
+        assert_functions(layer, kernel_init=self.kernel_init)
+
     @nn.nowrap
     def param(self, name, init_fn, *init_args, **kwargs):
         """Declares a parameter, the kernel as ``raw_kernel``."""
@@ -94,6 +99,16 @@ class StableSoftplusConv(nn.Conv):
     kernel_init: Initializer = moment_preserving()
     beta: float = 1.0
     floor: float = 0.0
+
+    def setup(self):
+        layer = type(self).__name__
+        assert_sizes(
+            layer,
+            features=self.features,
+            kernel_size=self.kernel_size,
+            feature_group_count=self.feature_group_count,
+        )
+        assert_functions(layer, kernel_init=self.kernel_init)
 
     @nn.nowrap
     def param(self, name, init_fn, *init_args, **kwargs):
@@ -133,6 +148,11 @@ class StableSoftplusEinsum(nn.Einsum):
     beta: float = 1.0
     floor: float = 0.0
 
+    def setup(self):
+        layer = type(self).__name__
+        assert_sizes(layer, shape=self.shape)
+        assert_functions(layer, kernel_init=self.kernel_init)
+
     @nn.nowrap
     def param(self, name, init_fn, *init_args, **kwargs):
         """Declares a parameter, the kernel as ``raw_kernel``."""
@@ -171,6 +191,12 @@ class StableSoftplusEmbed(nn.Embed):
     embedding_init: Initializer = moment_preserving(identity, mean=1.0, out_axis=0)
     beta: float = 1.0
     floor: float = 0.0
+
+    def setup(self):
+        layer = type(self).__name__
+        assert_sizes(layer, num_embeddings=self.num_embeddings, features=self.features)
+        assert_functions(layer, embedding_init=self.embedding_init)
+        super().setup()
 
     @nn.nowrap
     def param(self, name, init_fn, *init_args, **kwargs):
@@ -218,6 +244,10 @@ class StableSoftplusScale(nn.Module):
     promote_dtype: Callable[..., Any] = promote_dtype
     beta: float = 1.0
     floor: float = 0.0
+
+    def setup(self):
+        layer = type(self).__name__
+        assert_functions(layer, scale_init=self.scale_init)
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from flax.typing import (
 )
 
 from .._positive import kernels
-from .._positive.dense import assert_inputs, dense
+from .._positive.dense import assert_functions, assert_inputs, assert_sizes, dense
 from .._positive.directions import (
     as_directions,
     assembled,
@@ -115,11 +115,20 @@ class StableSoftplusLinear(nnx.Module):
         floor: float = 0.0,
         monotone: Sequence[int] | None = None,
     ):
+        layer = type(self).__name__
+        assert_sizes(layer, in_features=in_features, out_features=out_features)
+        assert_functions(
+            layer,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dot_general=dot_general,
+            promote_dtype=promote_dtype,
+        )
         self.beta = beta
         self.floor = floor
+        directions = as_directions(layer, monotone, in_features)
         self.monotone = None if monotone is None else tuple(monotone)
         self.in_features = in_features
-        directions = self._directions()
 
         def initialize(key):
             kernel = kernel_init(key, (in_features, out_features), param_dtype)
@@ -151,11 +160,15 @@ class StableSoftplusLinear(nnx.Module):
         """The positive kernel, ``positive(raw_kernel)``, in the dtype of the latter.
 
         Its rows have the directions that ``monotone`` gives; those of free inputs are
-        the rows of ``free_kernel``.
+        the rows of ``free_kernel``.  It is computed: what is set is ``raw_kernel``.
         """
         held = self._held()
         kernel = kernels.to_kernel(held["raw_kernel"], self.beta, self.floor)
         return assembled(kernel, held.get("free_kernel"), self._directions())
+
+    @kernel.setter
+    def kernel(self, kernel: Any) -> None:
+        kernels.refuse_to_set(self, "kernel")
 
     def _directions(self):
         return as_directions(type(self).__name__, self.monotone, self.in_features)

@@ -11,7 +11,7 @@ from flax.nnx.nn.dtypes import promote_dtype as _promote_dtype
 from flax.typing import Dtype, Initializer, PromoteDtypeFn
 
 from .._activations.piecewise import identity
-from .._positive.dense import scaled
+from .._positive.dense import assert_functions, assert_sizes, scaled
 from .._positive.initializers import moment_preserving
 from ._positive import Positive
 
@@ -67,6 +67,9 @@ class StableSoftplusEmbed(nnx.Embed):
         beta: float = 1.0,
         floor: float = 0.0,
     ):
+        layer = type(self).__name__
+        assert_sizes(layer, num_embeddings=num_embeddings, features=features)
+        assert_functions(layer, embedding_init=embedding_init)
         self.beta = beta
         self.floor = floor
         super().__init__(
@@ -130,6 +133,9 @@ class StableSoftplusScale(nnx.Module):
         beta: float = 1.0,
         floor: float = 0.0,
     ):
+        layer = type(self).__name__
+        assert_sizes(layer, num_features=num_features)
+        assert_functions(layer, scale_init=scale_init)
         self.beta = beta
         self.floor = floor
         self.scale = nnx.Param(

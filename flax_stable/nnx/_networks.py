@@ -1,21 +1,32 @@
 """Monotone and input-convex networks, as NNX modules."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import Dtype, Initializer, PrecisionLike
+from flax.nnx.nn.dtypes import promote_dtype as _promote_dtype
+from flax.typing import (
+    DotGeneralT,
+    Dtype,
+    Initializer,
+    PrecisionLike,
+    PromoteDtypeFn,
+)
 
 from .._activations.softplus import softplus
+from .._positive.dense import assert_functions
 from .._positive.initializers import near_permutation
 from .._positive.networks import assert_widths, icnn_layer_initializers, mixed
 from ._dense import StableSoftplusLinear
 
 _kernel_init = near_permutation()
 _bias_init = nnx.initializers.zeros_init()
+_Metadata = Mapping[str, Any]
+_none: _Metadata = MappingProxyType({})
 
 
 class MonotoneMLP(nnx.Module):
@@ -47,12 +58,18 @@ class MonotoneMLP(nnx.Module):
       out_features: the number of outputs.
       monotone: a direction for each input; by default all increase.
       activation: an increasing, convex function of one array.
+      use_bias: whether the layers add a bias.
       dtype: the dtype of the computation; by default that of inputs and parameters.
       param_dtype: the dtype of the parameters, a real floating one.
       precision: the precision of the products, see `jax.lax.Precision`.
       kernel_init: the initializer of the *positive* kernels.
       bias_init: the initializer of the biases.
+      dot_general: the products, `jax.lax.dot_general` by default.
+      promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the products accumulate in and return.
       rngs: the random number streams; ``params`` is used.
+      kernel_metadata: metadata of all kernels, such as ``out_sharding``.
+      bias_metadata: metadata of the biases.
       beta: the steepness of the softplus of the kernels, above 0.
       floor: the smallest weight, 0 or more.
 
@@ -82,26 +99,44 @@ class MonotoneMLP(nnx.Module):
         *,
         monotone: Sequence[int] | None = None,
         activation: Callable[..., jax.Array] = softplus,
+        use_bias: bool = True,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         precision: PrecisionLike = None,
         kernel_init: Initializer = _kernel_init,
         bias_init: Initializer = _bias_init,
+        dot_general: DotGeneralT = jax.lax.dot_general,
+        promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
         rngs: nnx.Rngs,
+        kernel_metadata: _Metadata = _none,
+        bias_metadata: _Metadata = _none,
         beta: float = 1.0,
         floor: float = 0.0,
     ):
-        assert_widths(type(self).__name__, hidden_features)
+        assert_widths(
+            type(self).__name__,
+            hidden_features,
+            in_features=in_features,
+            out_features=out_features,
+        )
+        assert_functions(type(self).__name__, activation=activation)
         self.hidden_features = tuple(hidden_features)
         self.activation = activation
         linear = functools.partial(
             StableSoftplusLinear,
+            use_bias=use_bias,
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,
             kernel_init=kernel_init,
             bias_init=bias_init,
+            dot_general=dot_general,
+            promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type,
             rngs=rngs,
+            kernel_metadata=kernel_metadata,
+            bias_metadata=bias_metadata,
             beta=beta,
             floor=floor,
         )
@@ -141,6 +176,7 @@ class ICNN(nnx.Module):
       hidden_features: the widths of the hidden layers.
       out_features: the number of outputs.
       activation: a convex, increasing function of one array.
+      use_bias: whether the skip connections add a bias.
       dtype: the dtype of the computation; by default that of inputs and parameters.
       param_dtype: the dtype of the parameters, a real floating one.
       precision: the precision of the products, see `jax.lax.Precision`.
@@ -149,7 +185,12 @@ class ICNN(nnx.Module):
       bias_init: the initializer of the biases; by default that which belongs to it.
       skip_kernel_init: the initializer of the signed kernels; by default normal
         numbers, likewise.
+      dot_general: the products, `jax.lax.dot_general` by default.
+      promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the products accumulate in and return.
       rngs: the random number streams; ``params`` is used.
+      kernel_metadata: metadata of all kernels, such as ``out_sharding``.
+      bias_metadata: metadata of the biases.
       beta: the steepness of the softplus of the kernels, above 0.
       floor: the smallest positive weight, 0 or more.
 
@@ -176,24 +217,40 @@ class ICNN(nnx.Module):
         out_features: int = 1,
         *,
         activation: Callable[..., jax.Array] = softplus,
+        use_bias: bool = True,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         precision: PrecisionLike = None,
         kernel_init: Initializer | None = None,
         bias_init: Initializer | None = None,
         skip_kernel_init: Initializer | None = None,
+        dot_general: DotGeneralT = jax.lax.dot_general,
+        promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
         rngs: nnx.Rngs,
+        kernel_metadata: _Metadata = _none,
+        bias_metadata: _Metadata = _none,
         beta: float = 1.0,
         floor: float = 0.0,
     ):
-        assert_widths(type(self).__name__, hidden_features)
+        assert_widths(
+            type(self).__name__,
+            hidden_features,
+            in_features=in_features,
+            out_features=out_features,
+        )
+        assert_functions(type(self).__name__, activation=activation)
         self.hidden_features = tuple(hidden_features)
         self.activation = activation
         options: Any = {
             "dtype": dtype,
             "param_dtype": param_dtype,
             "precision": precision,
+            "dot_general": dot_general,
+            "promote_dtype": promote_dtype,
+            "preferred_element_type": preferred_element_type,
             "rngs": rngs,
+            "kernel_metadata": kernel_metadata,
         }
         fan_in = None
         for i, width in enumerate((*hidden_features, out_features)):
@@ -203,8 +260,10 @@ class ICNN(nnx.Module):
             skip = nnx.Linear(
                 in_features,
                 width,
+                use_bias=use_bias,
                 kernel_init=skip_kernel_init or skip_kernel,
                 bias_init=bias_init or bias,
+                bias_metadata=bias_metadata,
                 **options,
             )
             setattr(self, f"skip_{i}", skip)

@@ -20,6 +20,7 @@ from flax.typing import (
 )
 
 from .._positive import kernels
+from .._positive.dense import assert_functions, assert_sizes
 from .._positive.initializers import moment_preserving, near_permutation
 
 _general_init = near_permutation()
@@ -46,10 +47,7 @@ class Positive:
 
     def __set__(self, layer, parameter):
         if hasattr(layer, f"raw_{self.name}"):
-            raise AttributeError(
-                f"{self.name} of {type(layer).__name__} is computed from raw_"
-                f"{self.name}. Set that, to flax_stable.inverse_positive of the value."
-            )
+            kernels.refuse_to_set(layer, self.name)
         raw = kernels.to_raw_kernel(parameter[...], layer.beta, layer.floor)
         setattr(layer, f"raw_{self.name}", parameter.replace(raw))
 
@@ -109,6 +107,9 @@ class StableSoftplusLinearGeneral(nnx.LinearGeneral):
         beta: float = 1.0,
         floor: float = 0.0,
     ):
+        layer = type(self).__name__
+        assert_sizes(layer, in_features=in_features, out_features=out_features)
+        assert_functions(layer, kernel_init=kernel_init)
         self.beta = beta
         self.floor = floor
         super().__init__(
@@ -192,6 +193,15 @@ class StableSoftplusConv(nnx.Conv):
         beta: float = 1.0,
         floor: float = 0.0,
     ):
+        layer = type(self).__name__
+        assert_sizes(
+            layer,
+            in_features=in_features,
+            out_features=out_features,
+            kernel_size=kernel_size,
+            feature_group_count=feature_group_count,
+        )
+        assert_functions(layer, kernel_init=kernel_init)
         self.beta = beta
         self.floor = floor
         super().__init__(
@@ -272,6 +282,9 @@ class StableSoftplusEinsum(nnx.Einsum):
         beta: float = 1.0,
         floor: float = 0.0,
     ):
+        layer = type(self).__name__
+        assert_sizes(layer, kernel_shape=kernel_shape)
+        assert_functions(layer, kernel_init=kernel_init)
         self.beta = beta
         self.floor = floor
         super().__init__(

@@ -1,5 +1,7 @@
 """Monotone and input-convex networks: that they are, and one API like the other."""
 
+import dataclasses
+import inspect
 import re
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _layers import KEY, assert_same, normal
+from flax import linen as nn
 from flax import nnx
 
 import flax_stable as fs
@@ -162,6 +165,54 @@ def test_linen_and_nnx_agree_bitwise(name, dtype, options):
     assert_same((y, grads[1]), (z, others[1]))
     assert_same(grads[0], nnx.to_pure_dict(others[0]))
     assert all(jnp.any(g != 0) for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize(("name", "layers"), [("MonotoneMLP", 2), ("ICNN", 3)])
+def test_networks_have_the_fields_of_flaxs_layers(name, layers):
+    """And their layers get them."""
+    linen, other = getattr(fs.linen, name), getattr(fs.nnx, name)
+    assert {f.name for f in dataclasses.fields(nn.Dense)} <= {
+        f.name for f in dataclasses.fields(linen)
+    }
+    theirs = inspect.signature(nnx.Linear.__init__).parameters
+    assert set(theirs) <= set(inspect.signature(other.__init__).parameters)
+
+    x, products = jnp.ones((5, 4)), []
+
+    def product(*args, **options):
+        products.append(options["precision"])
+        return jax.lax.dot_general(*args, **options)
+
+    def half(*args, dtype):
+        arrays = args[0] if isinstance(args[0], tuple) else args
+        return tuple(None if a is None else a.astype(jnp.float16) for a in arrays)
+
+    options = {"use_bias": False, "promote_dtype": half, "precision": "highest"}
+    for field in ({"dot_general": product}, {"dot_general_cls": lambda: product}):
+        model = linen((6,), 2, **options, **field)
+        y, variables = jax.eval_shape(model.init_with_output, KEY, x)
+        assert y.dtype == jnp.float16
+        paths = jax.tree_util.tree_leaves_with_path(variables)
+        assert len(paths) == layers and "bias" not in str(paths)
+    assert products == ["highest"] * 2 * layers
+
+    def make(**more):
+        metadata = {"kernel_metadata": {"mine": 1}, "bias_metadata": {"mine": 2}}
+        return other(4, (6,), 2, rngs=nnx.Rngs(0), **metadata, **more)
+
+    def run(**more):
+        model = make(**more)
+        return model(x), nnx.state(model)
+
+    y, state = jax.eval_shape(lambda: run(dot_general=product, **options))
+    assert y.dtype == jnp.float16 and len(jax.tree.leaves(state)) == layers
+    assert products == ["highest"] * 3 * layers
+    with jax.numpy_dtype_promotion("standard"):
+        wide = {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32}
+        y, state = jax.eval_shape(lambda: run(**wide))
+    assert y.dtype == jnp.float32
+    for path, param in nnx.to_flat_state(state):
+        assert param.get_metadata("mine") == (2 if path[-1] == "bias" else 1)
 
 
 def test_input_convex_networks_start_in_scale():

@@ -114,17 +114,6 @@ def test_linen_in_scan_and_around_a_model():
     )
 
 
-def test_other_methods():
-    init = nn.initializers.constant(2.0)
-    embed = fs.linen.Parametrized(nn.Embed(5, 3, embedding_init=init), "embedding")
-    variables = embed.init(KEY, jnp.arange(2))
-    scores = embed.apply(variables, jnp.ones((1, 3)), layer_method="attend")
-    np.testing.assert_allclose(scores, 6.0 * jnp.ones((1, 5)), rtol=1e-6)
-    embed = nnx.Embed(5, 3, embedding_init=init, rngs=nnx.Rngs(0))
-    plain = fs.nnx.Parametrized(embed, "embedding").plain()
-    np.testing.assert_allclose(plain.attend(jnp.ones((1, 3))), scores, rtol=1e-6)
-
-
 class Tied(nnx.Module):
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -283,9 +272,17 @@ def test_shardings_are_kept(axis_type):
             lambda: nnx_dense().load({"kernel": -jnp.ones((3, 4))}),
             "'kernel' cannot be stored raw: inverse_positive takes values above 0, but",
         ),
+        (
+            lambda: fs.linen.Parametrized(nnx_dense()),
+            "Parametrized expects a Linen layer or model, but got Parametrized(",
+        ),
+        (
+            lambda: fs.nnx.Parametrized(DENSE),
+            "Parametrized expects an NNX layer or model, but got Dense(",
+        ),
     ],
 )
 def test_errors_say_what_to_do(call, text):
-    with pytest.raises(ValueError) as e:
+    with pytest.raises((TypeError, ValueError)) as e:
         call()
     assert text in str(e.value)
