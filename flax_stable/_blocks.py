@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ._activations.gelu import gelu
 from ._gated.units import swiglu
-from ._positive.dense import dense, summed
+from ._positive.dense import dense
 
 
 def activation_dense(
@@ -74,11 +74,15 @@ def activation_dense(
       Chen et al., `Training Deep Nets with Sublinear Memory Cost
       <https://arxiv.org/abs/1604.06174>`_, 2016.
     """
-    _assert_bias("activation_dense", kernel, bias)
-    product = recomputing(
-        activation, dot_general=dot_general, out_sharding=out_sharding
+    return _recomputed(
+        "activation_dense",
+        activation,
+        (x,),
+        (kernel, bias),
+        dot_general,
+        precision=precision,
+        out_sharding=out_sharding,
     )
-    return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
 
 
 def gated_dense(
@@ -141,48 +145,51 @@ def gated_dense(
       Shazeer, `GLU Variants Improve Transformer <https://arxiv.org/abs/2002.05202>`_,
       2020.
     """
-    _assert_bias("gated_dense", kernel, bias)
-    product = recomputing(
-        activation, gate, dot_general=dot_general, out_sharding=out_sharding
+    return _recomputed(
+        "gated_dense",
+        activation,
+        (x,) if gate is None else (x, gate),
+        (kernel, bias),
+        dot_general,
+        precision=precision,
+        out_sharding=out_sharding,
     )
-    return dense(jnp.asarray(x), kernel, bias, product, precision=precision)
 
 
-def recomputing(
+def _recomputed(name, activation, hidden, layer, dot_general, **options):
+    _assert_bias(name, *layer)
+    options = {k: v for k, v in options.items() if v is not None or k == "precision"}
+
+    # A rule that holds the product would have to say on every mesh where the sums of
+    # its gradients go.  Autodiff knows that; it is only to start over.
+    @jax.checkpoint
+    def second_half(hidden, kernel, bias):
+        y = activated(activation, hidden)
+        _assert_fit(y, kernel)
+        return dense(y, kernel, bias, dot_general, **options)
+
+    return second_half(kept(*map(jnp.asarray, hidden)), *layer)
+
+
+def kept(*hidden: jax.Array) -> tuple[jax.Array, ...]:
+    """The pre-activations, by the name that tells them to policies of checkpoint."""
+    return checkpoint_name(hidden, "mlp_hidden")
+
+
+def activated(
     activation: Callable[..., jax.Array],
-    gate: jax.typing.ArrayLike | None = None,
-    *,
-    dot_general: DotGeneralT = jax.lax.dot_general,
-    out_sharding: Any = None,
+    hidden: tuple[jax.Array, ...],
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
-) -> Callable[..., jax.Array]:
-    """A ``dot_general`` that takes the activation of its left side, and keeps neither.
+) -> jax.Array:
+    """The activation of one array, or of a value and its gate.
 
-    With a key, elements of the activation are dropped: the mask is not kept either.
+    With a key, elements of it are dropped.
     """
-
-    def recomputed(x, kernel, contraction, **options):
-        # A rule that holds the product would have to say on every mesh where the sums
-        # of its gradients go.  Autodiff knows that; it is only to start over.
-        @jax.checkpoint
-        def product(x, gates, kernel):
-            # The inner one keeps a scan from hoisting the activation's constants, each
-            # as an array of its own.
-            y = jax.checkpoint(activation)(x, **gates)
-            _assert_fit(y, kernel)
-            if key is not None:
-                y = dropout(y, dropout_rate, key)
-            where = summed(dot_general, y, kernel)
-            if out_sharding is not None:
-                where = {"out_sharding": out_sharding}
-            return dot_general(y, kernel, contraction, **where, **options)
-
-        gates = {} if gate is None else {"gate": jnp.asarray(gate)}
-        x, gates = checkpoint_name((x, gates), "mlp_hidden")
-        return product(x, gates, kernel)
-
-    return recomputed
+    value, *gates = hidden
+    options = dict(zip(("gate",), gates, strict=False))
+    y = jax.checkpoint(activation)(value, **options)
+    return y if key is None else dropout(y, dropout_rate, key)
 
 
 def _assert_fit(y: jax.Array, kernel: jax.Array) -> None:

@@ -14,7 +14,7 @@ from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike, PromoteD
 from .. import _blocks
 from .._activations.gelu import gelu
 from .._gated.units import swiglu
-from .._positive.dense import dense
+from .._positive.dense import summing
 
 _kernel_init = nnx.initializers.lecun_normal()
 _bias_init = nnx.initializers.zeros_init()
@@ -52,6 +52,7 @@ class MLP(nnx.Module):
       down_bias_init: that of ``down``'s bias, if it is another one.
       dot_general: the products, `jax.lax.dot_general` by default.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the products accumulate in and return.
       rngs: the random number streams; ``params`` is used, and ``dropout`` if something
         is dropped.
       kernel_metadata: metadata of ``up``'s kernel, such as ``out_sharding``.
@@ -91,6 +92,7 @@ class MLP(nnx.Module):
         down_bias_init: Initializer | None = None,
         dot_general: DotGeneralT = jax.lax.dot_general,
         promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
         rngs: nnx.Rngs,
         kernel_metadata: _Metadata = MappingProxyType({}),
         bias_metadata: _Metadata = MappingProxyType({}),
@@ -103,10 +105,12 @@ class MLP(nnx.Module):
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,
-            dot_general=dot_general,
+            dot_general=summing(dot_general),
             promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type,
             rngs=rngs,
         )
+        self.in_features = in_features
         self.activation = activation
         self.up = linear(
             in_features,
@@ -142,7 +146,7 @@ class MLP(nnx.Module):
         """
         _assert_inputs(self, inputs)
         keys = _dropout_keys(self.dropout, deterministic, rngs)
-        return _second_half(self, self.up(inputs), None, keys, out_sharding)
+        return _second_half(self, (self.up(inputs),), keys, out_sharding)
 
 
 class GatedMLP(nnx.Module):
@@ -176,6 +180,7 @@ class GatedMLP(nnx.Module):
       down_bias_init: that of ``down``'s bias, if it is another one.
       dot_general: the products, `jax.lax.dot_general` by default.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the products accumulate in and return.
       rngs: the random number streams; ``params`` is used, and ``dropout`` if something
         is dropped.
       kernel_metadata: metadata of the kernels of ``up`` and ``gate``, such as
@@ -216,6 +221,7 @@ class GatedMLP(nnx.Module):
         down_bias_init: Initializer | None = None,
         dot_general: DotGeneralT = jax.lax.dot_general,
         promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
         rngs: nnx.Rngs,
         kernel_metadata: _Metadata = MappingProxyType({}),
         bias_metadata: _Metadata = MappingProxyType({}),
@@ -228,10 +234,12 @@ class GatedMLP(nnx.Module):
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,
-            dot_general=dot_general,
+            dot_general=summing(dot_general),
             promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type,
             rngs=rngs,
         )
+        self.in_features = in_features
         self.activation = activation
         self.up, self.gate = (
             linear(
@@ -271,15 +279,15 @@ class GatedMLP(nnx.Module):
         _assert_inputs(self, inputs)
         keys = _dropout_keys(self.dropout, deterministic, rngs)
         return _second_half(
-            self, self.up(inputs), self.gate(inputs), keys, out_sharding
+            self, (self.up(inputs), self.gate(inputs)), keys, out_sharding
         )
 
 
 def _assert_inputs(block: Any, inputs: jax.Array) -> None:
-    if jnp.shape(inputs)[-1:] != (block.up.in_features,):
+    if jnp.shape(inputs)[-1:] != (block.in_features,):
         raise ValueError(
             f"{type(block).__name__} expects inputs of shape (..., "
-            f"{block.up.in_features}), but got shape {jnp.shape(inputs)}. Move the "
+            f"{block.in_features}), but got shape {jnp.shape(inputs)}. Move the "
             "features to the last axis, or build the block for this width."
         )
 
@@ -306,20 +314,52 @@ def _dropout_keys(
     return tuple(jax.random.split(rngs if isinstance(rngs, jax.Array) else rngs()))
 
 
-def _second_half(block, hidden, gate, keys, out_sharding):
-    """The activation, the dense layer ``down``, and what is dropped after each."""
-    down, rate, (within, after) = block.down, block.dropout.rate, keys
-    bias = None if down.bias is None else down.bias[...]
-    hidden, kernel, bias = down.promote_dtype(
-        (hidden, down.kernel[...], bias), dtype=down.dtype
-    )
-    product = _blocks.recomputing(
-        block.activation,
-        gate,
-        dot_general=down.dot_general,
-        out_sharding=out_sharding,
-        dropout_rate=rate,
-        key=within,
-    )
-    y = dense(hidden, kernel, bias, product, precision=down.precision)
+def _second_half(block, hidden, keys, out_sharding):
+    """The activation, the layer ``down``, and what is dropped after each."""
+    rate, (within, after) = block.dropout.rate, keys
+    # Layers that take no more than their inputs serve as well.
+    options = {} if out_sharding is None else {"out_sharding": out_sharding}
+
+    def second_half(layers, hidden, key):
+        activation = layers.get("activation", block.activation)
+        y = _blocks.activated(activation, hidden, rate, key)
+        return layers["down"](y, **options)
+
+    layers = {"down": block.down}
+    if isinstance(block.activation, nnx.Module):
+        layers["activation"] = block.activation
+    y = _remat(second_half, layers, _blocks.kept(*hidden), within)
     return y if after is None else _blocks.dropout(y, rate, after)
+
+
+def _remat(f: Callable, layers: Any, *args: Any) -> jax.Array:
+    """`flax.nnx.remat` of ``f(layers, *args)``, which writes only what ``f`` wrote.
+
+    That one writes every variable, which it must not where an inner transformation
+    closes over the layers.
+    """
+    graph, state = nnx.split(layers)
+    grew = False
+
+    @jax.checkpoint
+    def run(state, args):
+        nonlocal grew
+        inner = nnx.merge(graph, state)
+        y = f(inner, *args)
+        graph_after, after = nnx.split(inner)
+        grew = graph_after != graph
+        before = dict(nnx.to_flat_state(state))
+        return y, [] if grew else nnx.from_flat_state(
+            [
+                (path, leaf)
+                for path, leaf in nnx.to_flat_state(after)
+                if leaf.get_raw_value() is not before[path].get_raw_value()
+            ]
+        )
+
+    y, written = run(state, args)
+    if grew:
+        # New attributes, as those of `sow` or a quantizer.
+        return nnx.remat(f)(layers, *args)
+    nnx.update(layers, written)
+    return y

@@ -27,7 +27,6 @@ from jax.sharding import PartitionSpec as P
 import flax_stable as fs
 import flax_stable.linen
 import flax_stable.nnx
-from flax_stable._blocks import recomputing
 
 
 @BLOCKS
