@@ -188,7 +188,7 @@ def activated(
     """
     value, *gates = hidden
     options = dict(zip(("gate",), gates, strict=False))
-    y = jax.checkpoint(activation)(value, **options)
+    y = activation(value, **options)
     return y if key is None else dropout(y, dropout_rate, key)
 
 
