@@ -1,6 +1,7 @@
 """The feed-forward blocks of a transformer, as NNX modules."""
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -333,10 +334,10 @@ def _second_half(block, hidden, keys, out_sharding):
 
 
 def _remat(f: Callable, layers: Any, *args: Any) -> jax.Array:
-    """`flax.nnx.remat` of ``f(layers, *args)``, which writes only what ``f`` wrote.
+    """`flax.nnx.remat` of ``f(layers, *args)``, which writes only what ``f`` writes.
 
-    That one writes every variable, which it must not where an inner transformation
-    closes over the layers.
+    That one writes every variable, and fails where a transformation of functions closes
+    over the layers.
     """
     graph, state = nnx.split(layers)
     grew = False
@@ -344,22 +345,23 @@ def _remat(f: Callable, layers: Any, *args: Any) -> jax.Array:
     @jax.checkpoint
     def run(state, args):
         nonlocal grew
+        before = {p: jax.tree.leaves(leaf) for p, leaf in nnx.to_flat_state(state)}
         inner = nnx.merge(graph, state)
         y = f(inner, *args)
         graph_after, after = nnx.split(inner)
         grew = graph_after != graph
-        before = dict(nnx.to_flat_state(state))
-        return y, [] if grew else nnx.from_flat_state(
-            [
-                (path, leaf)
-                for path, leaf in nnx.to_flat_state(after)
-                if leaf.get_raw_value() is not before[path].get_raw_value()
-            ]
-        )
+        if grew:
+            return y, {}
+        written = [
+            (path, leaf)
+            for path, leaf in nnx.to_flat_state(after)
+            if any(map(operator.is_not, jax.tree.leaves(leaf), before[path]))
+        ]
+        return y, nnx.from_flat_state(written)
 
     y, written = run(state, args)
     if grew:
-        # New attributes, as those of `sow` or a quantizer.
+        # New attributes, such as those of sow() or of a quantizer.
         return nnx.remat(f)(layers, *args)
     nnx.update(layers, written)
     return y
