@@ -158,7 +158,8 @@ def gated_dense(
 
 def _recomputed(name, activation, hidden, layer, dot_general, **options):
     _assert_bias(name, *layer)
-    options = {k: v for k, v in options.items() if v is not None or k == "precision"}
+    if options["out_sharding"] is None:
+        del options["out_sharding"]  # a product of the user's own need not know it
 
     # A rule that holds the product would have to say on every mesh where the sums of
     # its gradients go.  Autodiff knows that; it is only to start over.
@@ -187,8 +188,7 @@ def activated(
     With a key, elements of it are dropped.
     """
     value, *gates = hidden
-    options = dict(zip(("gate",), gates, strict=False))
-    y = activation(value, **options)
+    y = activation(value, gate=gates[0]) if gates else activation(value)
     return y if key is None else dropout(y, dropout_rate, key)
 
 
