@@ -21,7 +21,7 @@ class MLP(nn.Module):
 
     ``y = activation(x @ up + bias) @ down + bias`` over the last axis.  Of the wide
     layer in between, the backward pass keeps the pre-activation and nothing else: see
-    `flax_stable.activation_dense`, which the second half is.  Fields, defaults and
+    `flax_stable.activation_dense`, what the second half does.  Fields, defaults and
     dtype promotion are those of `flax.linen.Dense`.
 
     The parameters are those of two dense layers: ``up`` with a ``kernel`` of shape
@@ -32,7 +32,7 @@ class MLP(nn.Module):
     Attributes:
       intermediate_features: the width in between.
       features: the number of outputs; by default that of inputs.
-      activation: a function of one array.  A module that holds parameters is none.
+      activation: a function of one array, or a module that is one.
       use_bias: whether the layers add a bias.
       dropout_rate: the share of elements dropped after the activation, and again of the
         outputs.  The keys come from the stream ``dropout``; the backward pass keeps
@@ -104,7 +104,7 @@ class GatedMLP(nn.Module):
 
     ``y = activation(x @ up, gate=x @ gate) @ down`` over the last axis.  Of the wide
     layers in between, the backward pass keeps value and gate and nothing else: see
-    `flax_stable.gated_dense`, which the second half is.  Fields, defaults and dtype
+    `flax_stable.gated_dense`, what the second half does.  Fields, defaults and dtype
     promotion are those of `flax.linen.Dense`; only ``use_bias`` differs.
 
     The parameters are those of three dense layers: ``up`` and ``gate``, each with a
@@ -224,6 +224,7 @@ def _second_half(block, inputs, hidden, deterministic, out_sharding):
         )
         return down(_blocks.activated(block.activation, hidden, rate, key))
 
+    # Initializers see values that they can check, not tracers.
     if not block.is_initializing():
         second_half = nn.remat(second_half)
     y = second_half(block, _blocks.kept(*hidden), within)

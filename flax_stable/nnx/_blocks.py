@@ -28,10 +28,12 @@ class MLP(nnx.Module):
 
     ``y = activation(x @ up + bias) @ down + bias`` over the last axis.  Of the wide
     layer in between, the backward pass keeps the pre-activation and nothing else: see
-    `flax_stable.activation_dense`, which the second half is.  Arguments, defaults and
+    `flax_stable.activation_dense`, what the second half does.  Arguments, defaults and
     dtype promotion are those of `flax.nnx.Linear`.
 
-    The attributes ``up`` and ``down`` are two `flax.nnx.Linear`.
+    The attributes ``up`` and ``down`` are two `flax.nnx.Linear`.  They are called as
+    layers: `flax.nnx.LoRA`, `flax_stable.nnx.Parametrized` or any other module of one
+    array may stand in their place.
 
     Args:
       in_features: the number of inputs.
@@ -155,11 +157,13 @@ class GatedMLP(nnx.Module):
 
     ``y = activation(x @ up, gate=x @ gate) @ down`` over the last axis.  Of the wide
     layers in between, the backward pass keeps value and gate and nothing else: see
-    `flax_stable.gated_dense`, which the second half is.  Arguments, defaults and dtype
+    `flax_stable.gated_dense`, what the second half does.  Arguments, defaults and dtype
     promotion are those of `flax.nnx.Linear`; only ``use_bias`` differs.
 
-    The attributes ``up``, ``gate`` and ``down`` are three `flax.nnx.Linear`.  That
-    ``up`` and ``gate`` are apart lets a mesh split both by columns.
+    The attributes ``up``, ``gate`` and ``down`` are three `flax.nnx.Linear`.  They are
+    called as layers: `flax.nnx.LoRA`, `flax_stable.nnx.Parametrized` or any other
+    module of one array may stand in their place.  That ``up`` and ``gate`` are apart
+    lets a mesh split both by columns.
 
     Args:
       in_features: the number of inputs.

@@ -127,7 +127,11 @@ def is_trained(path, x):
 
 def test_wrappers_of_nnx():
     """In place of every layer: value, gradients and all that is written."""
-    positive = fs.near_permutation()
+
+    def positive(key, shape, dtype):
+        values = np.sin(np.arange(1, np.prod(shape) + 1)) ** 2
+        return jnp.asarray(values.reshape(shape), dtype)
+
     block = nnx_block("MLP", IN, WIDTH, OUT, kernel_init=positive)
     blocks, plain = nnx.Dict(), nnx.Dict()
     for key, wrap in WRAPPERS.items():
@@ -177,6 +181,18 @@ def test_an_activation_of_nnx_may_learn():
     block = nnx_block("MLP", IN, WIDTH, activation=Slope())
     gradient = nnx.grad(lambda model: model(X).sum())
     close(gradient(block)["activation"], gradient(Composed(block))["activation"])
+
+
+def test_an_activation_of_linen_may_learn():
+    block, params = linen_block("MLP", WIDTH, activation=nn.PReLU())
+
+    def composed(params):
+        hidden = nn.Dense(WIDTH).apply({"params": params["up"]}, X)
+        hidden = nn.PReLU().apply({"params": params["activation"]}, hidden)
+        return nn.Dense(IN).apply({"params": params["down"]}, hidden).sum()
+
+    found = jax.grad(lambda params: block.apply({"params": params}, X).sum())(params)
+    close(found, jax.grad(composed)(params))
 
 
 def test_tables_list_every_layer():
