@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from ._activations._elementwise import as_real
 from ._activations.gelu import gelu
 from ._gated.units import swiglu
-from ._positive.dense import dense, summed
+from ._positive.dense import dense
 from ._public import explained
 
 
@@ -77,13 +77,15 @@ def activation_dense(
       Chen et al., `Training Deep Nets with Sublinear Memory Cost
       <https://arxiv.org/abs/1604.06174>`_, 2016.
     """
-    _assert_activation("activation_dense", activation)
-    _assert_bias("activation_dense", kernel, bias)
-    x = as_real("activation_dense", x)
-    product = recomputing(
-        activation, dot_general=dot_general, out_sharding=out_sharding
+    return _recomputed(
+        "activation_dense",
+        activation,
+        (x,),
+        (kernel, bias),
+        dot_general,
+        precision=precision,
+        out_sharding=out_sharding,
     )
-    return dense(x, kernel, bias, product, precision=precision)
 
 
 @explained("activation", "dot_general", "precision", "out_sharding")
@@ -147,13 +149,15 @@ def gated_dense(
       Shazeer, `GLU Variants Improve Transformer <https://arxiv.org/abs/2002.05202>`_,
       2020.
     """
-    _assert_activation("gated_dense", activation)
-    _assert_bias("gated_dense", kernel, bias)
-    x = as_real("gated_dense", x)
-    product = recomputing(
-        activation, gate, dot_general=dot_general, out_sharding=out_sharding
+    return _recomputed(
+        "gated_dense",
+        activation,
+        (x,) if gate is None else (x, gate),
+        (kernel, bias),
+        dot_general,
+        precision=precision,
+        out_sharding=out_sharding,
     )
-    return dense(x, kernel, bias, product, precision=precision)
 
 
 def lecun_normal(*args: Any, **kwargs: Any) -> jax.Array:
@@ -161,41 +165,43 @@ def lecun_normal(*args: Any, **kwargs: Any) -> jax.Array:
     return jax.nn.initializers.lecun_normal()(*args, **kwargs)
 
 
-def recomputing(
+def _recomputed(name, activation, hidden, layer, dot_general, **options):
+    _assert_activation(name, activation)
+    _assert_bias(name, *layer)
+    x, *gates = hidden
+    hidden = as_real(name, x), *map(jnp.asarray, gates)
+    if options["out_sharding"] is None:
+        del options["out_sharding"]  # a product of the user's own need not know it
+
+    # A rule that holds the product would have to say on every mesh where the sums of
+    # its gradients go.  Autodiff knows that; it is only to start over.
+    @jax.checkpoint
+    def second_half(hidden, kernel, bias):
+        y = activated(activation, hidden)
+        _assert_fit(y, kernel)
+        return dense(y, kernel, bias, dot_general, **options)
+
+    return second_half(kept(*hidden), *layer)
+
+
+def kept(*hidden: jax.Array) -> tuple[jax.Array, ...]:
+    """The pre-activations, by the name that tells them to policies of checkpoint."""
+    return checkpoint_name(hidden, "mlp_hidden")
+
+
+def activated(
     activation: Callable[..., jax.Array],
-    gate: jax.typing.ArrayLike | None = None,
-    *,
-    dot_general: DotGeneralT = jax.lax.dot_general,
-    out_sharding: Any = None,
+    hidden: tuple[jax.Array, ...],
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
-) -> Callable[..., jax.Array]:
-    """A ``dot_general`` that takes the activation of its left side, and keeps neither.
+) -> jax.Array:
+    """The activation of one array, or of a value and its gate.
 
-    With a key, elements of the activation are dropped: the mask is not kept either.
+    With a key, elements of it are dropped.
     """
-
-    def recomputed(x, kernel, contraction, **options):
-        # A rule that holds the product would have to say on every mesh where the sums
-        # of its gradients go.  Autodiff knows that; it is only to start over.
-        @jax.checkpoint
-        def product(x, gates, kernel):
-            # The inner one keeps a scan from hoisting the activation's constants, each
-            # as an array of its own.
-            y = jax.checkpoint(activation)(x, **gates)
-            _assert_fit(y, kernel)
-            if key is not None:
-                y = dropout(y, dropout_rate, key)
-            where = summed(dot_general, y, kernel)
-            if out_sharding is not None:
-                where = {"out_sharding": out_sharding}
-            return dot_general(y, kernel, contraction, **where, **options)
-
-        gates = {} if gate is None else {"gate": jnp.asarray(gate)}
-        x, gates = checkpoint_name((x, gates), "mlp_hidden")
-        return product(x, gates, kernel)
-
-    return recomputed
+    value, *gates = hidden
+    y = activation(value, gate=gates[0]) if gates else activation(value)
+    return y if key is None else dropout(y, dropout_rate, key)
 
 
 def _assert_fit(y: jax.Array, kernel: jax.Array) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ._positive.kernels import assert_unquantized
 from ._positive.transform import inverse_positive, positive
 
 # What marks a raw parameter, in the trees of both APIs.
@@ -210,6 +211,7 @@ def inverse(chain: tuple[Transform, ...], value: Any, path: Path) -> Any:
             _assert_there_and_back(where, chain, jnp.asarray(x), raw)
         return raw
 
+    assert_unquantized(value)
     return jax.tree.map(invert, value)
 
 

@@ -7,7 +7,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.typing import PrecisionLike
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 
 def assert_sizes(layer: str, **sizes: Any) -> None:
@@ -75,30 +77,51 @@ def dense(
     inputs: jax.Array,
     kernel: jax.Array,
     bias: jax.Array | None,
-    dot_general: Callable,
+    product: Callable,
     **options: Any,
 ) -> jax.Array:
     """``inputs @ kernel + bias`` over the last axis of ``inputs``."""
     contraction = (((inputs.ndim - 1,), (0,)), ((), ()))
-    options = summed(dot_general, inputs, kernel) | options
-    y = dot_general(inputs, kernel, contraction, **options)
+    y = summing(product)(inputs, kernel, contraction, **options)
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def summed(
-    dot_general: Callable, inputs: jax.Array, kernel: jax.Array
-) -> dict[str, PartitionSpec]:
-    """Options of a product that sums features split over Explicit axes of the mesh.
+def summing(product: Callable | None) -> Callable:
+    """The product of a dense layer: the user's own, or `dot_general`."""
+    return dot_general if product in (None, jax.lax.dot_general) else product
 
-    JAX leaves open where such a sum lives.  A product of the user's own may know.
+
+def dot_general(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    contraction: Any,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    """`jax.lax.dot_general` of dense layers, which sums features split over a mesh.
+
+    On Explicit axes JAX leaves open where such a sum lives.
     """
-    if dot_general is not jax.lax.dot_general:
-        return {}
+    if out_sharding is None:
+        out_sharding = _summed(inputs, kernel)
+    return jax.lax.dot_general(
+        inputs,
+        kernel,
+        contraction,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+
+
+def _summed(inputs: jax.Array, kernel: jax.Array) -> PartitionSpec | None:
     *outer, split = jax.typeof(inputs).sharding.spec
+    # Off such a mesh a quantizer's kernel need not be an array.
+    if split is None:
+        return None
     of_inputs, of_outputs = jax.typeof(kernel).sharding.spec
-    if split is None or split != of_inputs:
-        return {}
-    return {"out_sharding": PartitionSpec(*outer, of_outputs)}
+    return PartitionSpec(*outer, of_outputs) if split == of_inputs else None
 
 
 def scaled(inputs: jax.Array, scale: jax.Array) -> jax.Array:

@@ -16,7 +16,20 @@ from .transform import (
 
 def to_kernel(raw_kernel: Any, beta: float = 1.0, floor: float = 0.0) -> Any:
     """``positive(raw_kernel)``, through boxes (any pytree) around the array."""
+    assert_unquantized(raw_kernel)
     return jax.tree.map(lambda raw: positive(raw, beta=beta, floor=floor), raw_kernel)
+
+
+def assert_unquantized(parameter: Any) -> None:
+    """Asserts that a parameter is one array: a quantized one has its scales beside."""
+    arrays = len(jax.tree.leaves(parameter))
+    if arrays > 1:
+        raise TypeError(
+            "A raw parameter must be one array, but a quantizer put "
+            f"{type(parameter).__name__}, of {arrays} arrays, in its place. Quantize "
+            "the plain layer, such as nn.Dense or nnx.Linear, with the parameters that "
+            "flax_stable.constrain reads out of the raw ones."
+        )
 
 
 def to_raw_kernel(kernel: Any, beta: float = 1.0, floor: float = 0.0) -> Any:

@@ -1,5 +1,6 @@
 """The feed-forward blocks of a transformer, as Linen modules."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike
 from .. import _blocks
 from .._activations.gelu import gelu
 from .._gated.units import swiglu
+from .._positive.dense import summing
 
 
 class MLP(nn.Module):
@@ -19,7 +21,7 @@ class MLP(nn.Module):
 
     ``y = activation(x @ up + bias) @ down + bias`` over the last axis.  Of the wide
     layer in between, the backward pass keeps the pre-activation and nothing else: see
-    `flax_stable.activation_dense`, which the second half is.  Fields, defaults and
+    `flax_stable.activation_dense`, what the second half does.  Fields, defaults and
     dtype promotion are those of `flax.linen.Dense`.
 
     The parameters are those of two dense layers: ``up`` with a ``kernel`` of shape
@@ -30,7 +32,7 @@ class MLP(nn.Module):
     Attributes:
       intermediate_features: the width in between.
       features: the number of outputs; by default that of inputs.
-      activation: a function of one array.  A module that holds parameters is none.
+      activation: a function of one array, or a module that is one.
       use_bias: whether the layers add a bias.
       dropout_rate: the share of elements dropped after the activation, and again of the
         outputs.  The keys come from the stream ``dropout``; the backward pass keeps
@@ -47,6 +49,8 @@ class MLP(nn.Module):
       down_bias_init: that of ``down``'s bias, if it is another one.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
       dot_general: the products, `jax.lax.dot_general` by default.
+      dot_general_cls: a class or function that makes the product of a layer, such as
+        that of a quantizer, and goes before ``dot_general``.
 
     Raises:
       ValueError: ``dropout_rate`` is not between 0 and 1, or ``deterministic`` is
@@ -77,6 +81,7 @@ class MLP(nn.Module):
     down_bias_init: Initializer | None = None
     promote_dtype: Callable[..., Any] = promote_dtype
     dot_general: DotGeneralT | None = None
+    dot_general_cls: Any = None
 
     @nn.compact
     def __call__(
@@ -91,7 +96,7 @@ class MLP(nn.Module):
         default features that were split between devices in the block are summed.
         """
         hidden = _dense(self, self.intermediate_features, "up")(inputs)
-        return _second_half(self, inputs, hidden, None, deterministic, out_sharding)
+        return _second_half(self, inputs, (hidden,), deterministic, out_sharding)
 
 
 class GatedMLP(nn.Module):
@@ -99,7 +104,7 @@ class GatedMLP(nn.Module):
 
     ``y = activation(x @ up, gate=x @ gate) @ down`` over the last axis.  Of the wide
     layers in between, the backward pass keeps value and gate and nothing else: see
-    `flax_stable.gated_dense`, which the second half is.  Fields, defaults and dtype
+    `flax_stable.gated_dense`, what the second half does.  Fields, defaults and dtype
     promotion are those of `flax.linen.Dense`; only ``use_bias`` differs.
 
     The parameters are those of three dense layers: ``up`` and ``gate``, each with a
@@ -127,6 +132,8 @@ class GatedMLP(nn.Module):
       down_bias_init: that of ``down``'s bias, if it is another one.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
       dot_general: the products, `jax.lax.dot_general` by default.
+      dot_general_cls: a class or function that makes the product of a layer, such as
+        that of a quantizer, and goes before ``dot_general``.
 
     Raises:
       ValueError: ``dropout_rate`` is not between 0 and 1, or ``deterministic`` is
@@ -157,6 +164,7 @@ class GatedMLP(nn.Module):
     down_bias_init: Initializer | None = None
     promote_dtype: Callable[..., Any] = promote_dtype
     dot_general: DotGeneralT | None = None
+    dot_general_cls: Any = None
 
     @nn.compact
     def __call__(
@@ -172,15 +180,17 @@ class GatedMLP(nn.Module):
         """
         value = _dense(self, self.intermediate_features, "up")(inputs)
         gate = _dense(self, self.intermediate_features, "gate")(inputs)
-        return _second_half(self, inputs, value, gate, deterministic, out_sharding)
+        return _second_half(self, inputs, (value, gate), deterministic, out_sharding)
 
 
-def _dense(block: Any, features: int, name: str, **changes: Any) -> nn.Dense:
-    fields = {
-        "kernel_init": block.kernel_init,
-        "bias_init": block.bias_init,
-        "dot_general": block.dot_general,
-    }
+def _dense(
+    block: Any, features: int, name: str, out_sharding: Any = None, **changes: Any
+) -> nn.Dense:
+    fields = {"kernel_init": block.kernel_init, "bias_init": block.bias_init}
+    product, cls = summing(block.dot_general), block.dot_general_cls
+    if out_sharding is not None:
+        sharded = functools.partial(functools.partial, out_sharding=out_sharding)
+        product, cls = sharded(product), cls and (lambda: sharded(cls()))
     return nn.Dense(
         features,
         use_bias=block.use_bias,
@@ -188,32 +198,34 @@ def _dense(block: Any, features: int, name: str, **changes: Any) -> nn.Dense:
         param_dtype=block.param_dtype,
         precision=block.precision,
         promote_dtype=block.promote_dtype,
+        dot_general=product,
+        dot_general_cls=cls,
         name=name,
         **fields | changes,
     )
 
 
-def _second_half(block, inputs, hidden, gate, deterministic, out_sharding):
+def _second_half(block, inputs, hidden, deterministic, out_sharding):
     """The activation, the dense layer ``down``, and what is dropped after each."""
     rate = block.dropout_rate
     _blocks.assert_dropout_rate(type(block).__name__, rate)
     within = after = None
     if rate and not nn.merge_param("deterministic", block.deterministic, deterministic):
         within, after = jax.random.split(block.make_rng("dropout"))
-    product = _blocks.recomputing(
-        block.activation,
-        gate,
-        dot_general=block.dot_general or jax.lax.dot_general,
-        out_sharding=out_sharding,
-        dropout_rate=rate,
-        key=within,
-    )
-    y = _dense(
-        block,
-        jnp.shape(inputs)[-1] if block.features is None else block.features,
-        "down",
-        kernel_init=block.down_kernel_init or block.kernel_init,
-        bias_init=block.down_bias_init or block.bias_init,
-        dot_general=product,
-    )(hidden)
+
+    def second_half(block, hidden, key):
+        down = _dense(
+            block,
+            jnp.shape(inputs)[-1] if block.features is None else block.features,
+            "down",
+            out_sharding,
+            kernel_init=block.down_kernel_init or block.kernel_init,
+            bias_init=block.down_bias_init or block.bias_init,
+        )
+        return down(_blocks.activated(block.activation, hidden, rate, key))
+
+    # Initializers see values that they can check, not tracers.
+    if not block.is_initializing():
+        second_half = nn.remat(second_half)
+    y = second_half(block, _blocks.kept(*hidden), within)
     return y if after is None else _blocks.dropout(y, rate, after)

@@ -73,7 +73,9 @@ class StableSoftplusDense(nn.Module):
         ``kernel_init`` returned values that are not positive, ``beta`` or
         ``floor`` cannot be, or ``monotone`` is of another length, has other values
         or nothing but zeros.
-      TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
+      TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype,
+        or a quantizer replaced ``raw_kernel``: it is to quantize the plain layer, with
+        the parameters that `flax_stable.constrain` reads out of these.
 
     Example:
       >>> import jax, jax.numpy as jnp, flax_stable as fs

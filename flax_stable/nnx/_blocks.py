@@ -1,6 +1,7 @@
 """The feed-forward blocks of a transformer, as NNX modules."""
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from flax.typing import DotGeneralT, Dtype, Initializer, PrecisionLike, PromoteD
 from .. import _blocks
 from .._activations.gelu import gelu
 from .._gated.units import swiglu
-from .._positive.dense import dense
+from .._positive.dense import summing
 
 _kernel_init = nnx.initializers.lecun_normal()
 _bias_init = nnx.initializers.zeros_init()
@@ -27,10 +28,12 @@ class MLP(nnx.Module):
 
     ``y = activation(x @ up + bias) @ down + bias`` over the last axis.  Of the wide
     layer in between, the backward pass keeps the pre-activation and nothing else: see
-    `flax_stable.activation_dense`, which the second half is.  Arguments, defaults and
+    `flax_stable.activation_dense`, what the second half does.  Arguments, defaults and
     dtype promotion are those of `flax.nnx.Linear`.
 
-    The attributes ``up`` and ``down`` are two `flax.nnx.Linear`.
+    The attributes ``up`` and ``down`` are two `flax.nnx.Linear`.  They are called as
+    layers: `flax.nnx.LoRA`, `flax_stable.nnx.Parametrized` or any other module of one
+    array may stand in their place.
 
     Args:
       in_features: the number of inputs.
@@ -52,6 +55,7 @@ class MLP(nnx.Module):
       down_bias_init: that of ``down``'s bias, if it is another one.
       dot_general: the products, `jax.lax.dot_general` by default.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the products accumulate in and return.
       rngs: the random number streams; ``params`` is used, and ``dropout`` if something
         is dropped.
       kernel_metadata: metadata of ``up``'s kernel, such as ``out_sharding``.
@@ -91,6 +95,7 @@ class MLP(nnx.Module):
         down_bias_init: Initializer | None = None,
         dot_general: DotGeneralT = jax.lax.dot_general,
         promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
         rngs: nnx.Rngs,
         kernel_metadata: _Metadata = MappingProxyType({}),
         bias_metadata: _Metadata = MappingProxyType({}),
@@ -103,10 +108,12 @@ class MLP(nnx.Module):
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,
-            dot_general=dot_general,
+            dot_general=summing(dot_general),
             promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type,
             rngs=rngs,
         )
+        self.in_features = in_features
         self.activation = activation
         self.up = linear(
             in_features,
@@ -142,7 +149,7 @@ class MLP(nnx.Module):
         """
         _assert_inputs(self, inputs)
         keys = _dropout_keys(self.dropout, deterministic, rngs)
-        return _second_half(self, self.up(inputs), None, keys, out_sharding)
+        return _second_half(self, (self.up(inputs),), keys, out_sharding)
 
 
 class GatedMLP(nnx.Module):
@@ -150,11 +157,13 @@ class GatedMLP(nnx.Module):
 
     ``y = activation(x @ up, gate=x @ gate) @ down`` over the last axis.  Of the wide
     layers in between, the backward pass keeps value and gate and nothing else: see
-    `flax_stable.gated_dense`, which the second half is.  Arguments, defaults and dtype
+    `flax_stable.gated_dense`, what the second half does.  Arguments, defaults and dtype
     promotion are those of `flax.nnx.Linear`; only ``use_bias`` differs.
 
-    The attributes ``up``, ``gate`` and ``down`` are three `flax.nnx.Linear`.  That
-    ``up`` and ``gate`` are apart lets a mesh split both by columns.
+    The attributes ``up``, ``gate`` and ``down`` are three `flax.nnx.Linear`.  They are
+    called as layers: `flax.nnx.LoRA`, `flax_stable.nnx.Parametrized` or any other
+    module of one array may stand in their place.  That ``up`` and ``gate`` are apart
+    lets a mesh split both by columns.
 
     Args:
       in_features: the number of inputs.
@@ -176,6 +185,7 @@ class GatedMLP(nnx.Module):
       down_bias_init: that of ``down``'s bias, if it is another one.
       dot_general: the products, `jax.lax.dot_general` by default.
       promote_dtype: the function that brings ``(inputs, kernel, bias)`` to one dtype.
+      preferred_element_type: the dtype that the products accumulate in and return.
       rngs: the random number streams; ``params`` is used, and ``dropout`` if something
         is dropped.
       kernel_metadata: metadata of the kernels of ``up`` and ``gate``, such as
@@ -216,6 +226,7 @@ class GatedMLP(nnx.Module):
         down_bias_init: Initializer | None = None,
         dot_general: DotGeneralT = jax.lax.dot_general,
         promote_dtype: PromoteDtypeFn = _promote_dtype,
+        preferred_element_type: Dtype | None = None,
         rngs: nnx.Rngs,
         kernel_metadata: _Metadata = MappingProxyType({}),
         bias_metadata: _Metadata = MappingProxyType({}),
@@ -228,10 +239,12 @@ class GatedMLP(nnx.Module):
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,
-            dot_general=dot_general,
+            dot_general=summing(dot_general),
             promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type,
             rngs=rngs,
         )
+        self.in_features = in_features
         self.activation = activation
         self.up, self.gate = (
             linear(
@@ -271,15 +284,15 @@ class GatedMLP(nnx.Module):
         _assert_inputs(self, inputs)
         keys = _dropout_keys(self.dropout, deterministic, rngs)
         return _second_half(
-            self, self.up(inputs), self.gate(inputs), keys, out_sharding
+            self, (self.up(inputs), self.gate(inputs)), keys, out_sharding
         )
 
 
 def _assert_inputs(block: Any, inputs: jax.Array) -> None:
-    if jnp.shape(inputs)[-1:] != (block.up.in_features,):
+    if jnp.shape(inputs)[-1:] != (block.in_features,):
         raise ValueError(
             f"{type(block).__name__} expects inputs of shape (..., "
-            f"{block.up.in_features}), but got shape {jnp.shape(inputs)}. Move the "
+            f"{block.in_features}), but got shape {jnp.shape(inputs)}. Move the "
             "features to the last axis, or build the block for this width."
         )
 
@@ -306,20 +319,53 @@ def _dropout_keys(
     return tuple(jax.random.split(rngs if isinstance(rngs, jax.Array) else rngs()))
 
 
-def _second_half(block, hidden, gate, keys, out_sharding):
-    """The activation, the dense layer ``down``, and what is dropped after each."""
-    down, rate, (within, after) = block.down, block.dropout.rate, keys
-    bias = None if down.bias is None else down.bias[...]
-    hidden, kernel, bias = down.promote_dtype(
-        (hidden, down.kernel[...], bias), dtype=down.dtype
-    )
-    product = _blocks.recomputing(
-        block.activation,
-        gate,
-        dot_general=down.dot_general,
-        out_sharding=out_sharding,
-        dropout_rate=rate,
-        key=within,
-    )
-    y = dense(hidden, kernel, bias, product, precision=down.precision)
+def _second_half(block, hidden, keys, out_sharding):
+    """The activation, the layer ``down``, and what is dropped after each."""
+    rate, (within, after) = block.dropout.rate, keys
+    # Layers that take no more than their inputs serve as well.
+    options = {} if out_sharding is None else {"out_sharding": out_sharding}
+
+    def second_half(layers, hidden, key):
+        activation = layers.get("activation", block.activation)
+        y = _blocks.activated(activation, hidden, rate, key)
+        return layers["down"](y, **options)
+
+    layers = {"down": block.down}
+    if isinstance(block.activation, nnx.Module):
+        layers["activation"] = block.activation
+    y = _remat(second_half, layers, _blocks.kept(*hidden), within)
     return y if after is None else _blocks.dropout(y, rate, after)
+
+
+def _remat(f: Callable, layers: Any, *args: Any) -> jax.Array:
+    """`flax.nnx.remat` of ``f(layers, *args)``, which writes only what ``f`` writes.
+
+    That one writes every variable, and fails where a transformation of functions closes
+    over the layers.
+    """
+    graph, state = nnx.split(layers)
+    grew = False
+
+    @jax.checkpoint
+    def run(state, args):
+        nonlocal grew
+        before = {p: jax.tree.leaves(leaf) for p, leaf in nnx.to_flat_state(state)}
+        inner = nnx.merge(graph, state)
+        y = f(inner, *args)
+        graph_after, after = nnx.split(inner)
+        grew = graph_after != graph
+        if grew:
+            return y, {}
+        written = [
+            (path, leaf)
+            for path, leaf in nnx.to_flat_state(after)
+            if any(map(operator.is_not, jax.tree.leaves(leaf), before[path]))
+        ]
+        return y, nnx.from_flat_state(written)
+
+    y, written = run(state, args)
+    if grew:
+        # New attributes, such as those of sow() or of a quantizer.
+        return nnx.remat(f)(layers, *args)
+    nnx.update(layers, written)
+    return y

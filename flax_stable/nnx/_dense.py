@@ -80,7 +80,9 @@ class StableSoftplusLinear(nnx.Module):
       ValueError: the last axis of the inputs is not ``in_features``, ``kernel_init``
         returned values that are not positive, ``beta`` or ``floor`` cannot be,
         or ``monotone`` is of another length, has other values or nothing but zeros.
-      TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype.
+      TypeError: ``kernel_init`` returned a kernel that is not of a real floating dtype,
+        or a quantizer replaced ``raw_kernel``: it is to quantize the plain layer, with
+        the parameters that `flax_stable.constrain` reads out of these.
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs

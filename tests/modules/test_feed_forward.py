@@ -27,7 +27,6 @@ from jax.sharding import PartitionSpec as P
 import flax_stable as fs
 import flax_stable.linen
 import flax_stable.nnx
-from flax_stable._blocks import recomputing
 
 
 @BLOCKS
@@ -97,14 +96,15 @@ def test_fields_and_arguments_are_the_same_in_both_blocks_and_apis():
         found = inspect.signature(cls.__init__).parameters.values()
         return {p.name: p.default for p in found if p.name != "self"}
 
-    flax = {*fields(nn.Dense)} - {"features", "dot_general_cls"}
-    for read, module in ((fields, fs.linen), (arguments, fs.nnx)):
+    for read, module, flax in (
+        (fields, fs.linen, {*fields(nn.Dense)} - {"features"}),
+        (arguments, fs.nnx, {*arguments(nnx.Linear)}),
+    ):
         mlp, gated = read(module.MLP), read(module.GatedMLP)
         assert list(mlp) == list(gated)
         assert (mlp["use_bias"], gated["use_bias"]) == (True, False)
         assert (mlp["activation"], gated["activation"]) == (fs.gelu, fs.swiglu)
         assert flax <= {*mlp}
-    assert {*arguments(nnx.Linear)} - {*mlp} == {"preferred_element_type"}
 
 
 # What is kept
@@ -134,6 +134,9 @@ def test_pre_activations_alone_are_kept(name, rate):
     ):
         found = kept(f, variables, normal(2, 5))
         assert found == sorted([((2, 5), "float32"), *hidden, *kernels, *keys])
+        policy = jax.checkpoint_policies.save_only_these_names("mlp_hidden")
+        named = kept(jax.checkpoint(f, policy=policy), variables, normal(2, 5))
+        assert [array for array in named if array in hidden] == hidden
 
 
 class Layer(nn.Module):
@@ -220,13 +223,16 @@ def test_dropout_of_linen():
 
 
 def test_a_mask_lies_within_the_block_too():
-    """With a kernel of ones, an output is a sum over what was not dropped before."""
-    hidden, width = jnp.ones((40, 64)), 64
-    product = recomputing(jnp.tanh, dropout_rate=0.25, key=KEY)
-    y = product(hidden, jnp.ones((width, 3)), (((1,), (0,)), ((), ())))
-    expected = nnx.Dropout(0.25)(jnp.tanh(hidden), rngs=KEY).sum(1, keepdims=True)
-    np.testing.assert_allclose(y, jnp.broadcast_to(expected, (40, 3)), rtol=1e-5)
-    assert len({*np.asarray(expected).ravel()}) > 1
+    """With kernels of ones, an output is a sum over what was not dropped before."""
+    ones = nnx.initializers.ones
+    block = nnx_block("MLP", 1, 64, 40, dropout_rate=0.25, kernel_init=ones)
+    x, within = jnp.ones((40, 1)), jax.random.split(KEY)[0]
+    masked = nnx.Dropout(0.25)(jnp.tanh(jnp.ones((40, 64))), rngs=within)
+    sums = jnp.broadcast_to(masked.sum(1, keepdims=True), (40, 40)) / 0.75
+    y = block(x, rngs=KEY)
+    np.testing.assert_allclose(y, jnp.where(y == 0, 0, sums), rtol=1e-5)
+    assert 0.6 < (y != 0).mean() < 0.9
+    assert len({*np.asarray(sums[:, 0])}) > 1
 
 
 @BLOCKS
