@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import jaxpr_as_fun
 
-from ._linearity import zero_outputs
+from ._linearity import why_not_linear
 
 
 def custom_vjp(
@@ -115,8 +116,9 @@ def custom_vjp(
 class _CustomVJP:
     """A function with a rule; see `custom_vjp`."""
 
-    _fwd: Callable
+    _fwd: Callable | None = None
     _bwd: Callable
+    _reverse_only: Any = None  # jax.custom_vjp, where options ask for it
 
     def __init__(
         self,
@@ -131,40 +133,35 @@ class _CustomVJP:
         self._nondiff = _positions(
             self._name, self._signature, nondiff_argnums, nondiff_argnames
         )
-        self._call: Callable | None = None
 
     def __repr__(self) -> str:
         return f"<flax_stable.custom_vjp function {self._name}>"
 
     def defvjp(
-        self, fwd: Callable, bwd: Callable, symbolic_zeros: bool = False
+        self,
+        fwd: Callable,
+        bwd: Callable,
+        symbolic_zeros: bool = False,
+        optimize_remat: bool = False,
+        **options: bool,
     ) -> None:
         """Ties the rule to the function; see `custom_vjp`."""
-        if symbolic_zeros:
-            raise ValueError(
-                f"defvjp of {self._name} got symbolic_zeros=True, which has no forward "
-                "mode: decorate with @custom_vjp(forward_mode=False) to use it."
-            )
         for role, rule in (("fwd", fwd), ("bwd", bwd)):
             if not callable(rule):
                 raise TypeError(
                     f"defvjp of {self._name} expects {role} to be a function, but got "
                     f"{rule!r}."
                 )
-        self._fwd, self._bwd = fwd, bwd
-
-        @functools.wraps(fwd)
-        def jvp(*args):
-            *static, primals, tangents = args
-            return self._jvp(static, primals, tangents)
-
-        call = jax.custom_jvp(self._fun, nondiff_argnums=self._nondiff)
-        call.defjvp(jvp, symbolic_zeros=True)
-        self._call = call
+        self._fwd, self._bwd, self._reverse_only = fwd, bwd, None
+        given = {"symbolic_zeros": symbolic_zeros, "optimize_remat": optimize_remat}
+        given = {k: v for k, v in (given | options).items() if v}
+        if given:
+            self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
+            self._reverse_only.defvjp(fwd, bwd, **given)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._call is None:
-            raise ValueError(
+        if self._fwd is None:
+            raise AttributeError(
                 f"No rule is defined for the custom_vjp function {self._name}: call "
                 f"{self._name}.defvjp(fwd, bwd) before the function."
             )
@@ -177,7 +174,19 @@ class _CustomVJP:
                     "They are for static values: pass the array as an ordinary "
                     "argument and return None as its cotangent."
                 )
-        return self._call(*args)
+        if self._reverse_only is None:
+            return _Call(self, args)()
+        try:
+            return self._reverse_only(*args)
+        except TypeError as e:
+            if "forward-mode" in str(e):
+                e.add_note(
+                    f"{self._name} has no forward mode, because its defvjp got "
+                    "symbolic_zeros or optimize_remat, which make it a jax.custom_vjp. "
+                    "Leave them out: flax_stable.custom_vjp skips arguments that do "
+                    "not move, and keeps what fwd returns."
+                )
+            raise
 
     def _resolve(self, args: tuple, kwargs: dict) -> tuple:
         try:
@@ -197,16 +206,63 @@ class _CustomVJP:
         names = list(self._signature.parameters)
         return f"argument {names[i]!r}" if i < len(names) else f"argument {i}"
 
-    def _jvp(self, static: list, primals: tuple, tangents: tuple) -> tuple:
-        out, residuals = self._forward(static, primals)
-        out_leaves, out_tree = jax.tree.flatten(out)
+
+class _Call:
+    """One call of a function with a rule, on the leaves of its arguments."""
+
+    def __init__(self, rule: _CustomVJP, args: tuple):
+        self.rule, self.name = rule, f"the custom_vjp function {rule._name}"
+        self.positions = [i for i in range(len(args)) if i not in rule._nondiff]
+        self.static = {i: args[i] for i in rule._nondiff}
+        self.leaves, self.tree = jax.tree.flatten([args[i] for i in self.positions])
+        # What is no tracer here is never differentiated.
+        self.movable = [
+            i
+            for i, x in enumerate(self.leaves)
+            if _is_inexact(x) and isinstance(x, jax.core.Tracer)
+        ]
+        self.out_tree: Any = None
+
+    def __call__(self) -> Any:
+        def fun(*leaves):
+            return self._flat_output("the function", self.rule._fun(*self._args(leaves)))
+
+        fun.__name__ = fun.__qualname__ = self.rule._name
+        call = jax.custom_jvp(fun)
+        # Symbolic zeros tell which tangents are zero.  Of one argument it is clear, and
+        # a Pallas kernel lowers no function that asks for them.
+        call.defjvp(self._jvp, symbolic_zeros=len(self.movable) > 1)
+        out = call(*self.leaves)
+        return jax.tree.unflatten(self.out_tree, out)
+
+    def _args(self, leaves: Sequence) -> list:
+        """All arguments, each in its place."""
+        differentiable = iter(jax.tree.unflatten(self.tree, leaves))
+        n = len(self.positions) + len(self.static)
+        return [
+            self.static[i] if i in self.static else next(differentiable)
+            for i in range(n)
+        ]
+
+    def _flat_output(self, role: str, out: Any) -> list:
+        leaves, tree = jax.tree.flatten(out)
+        if self.out_tree is not None and self.out_tree != tree:
+            raise TypeError(
+                f"fwd of {self.name} must return a pair (output, residuals) with an "
+                f"output as that of the function, but {role} returned {tree} in place "
+                f"of {self.out_tree}."
+            )
+        self.out_tree = tree
+        return leaves
+
+    def _jvp(self, primals: tuple, tangents: tuple) -> tuple:
+        out, residuals = self._forward(primals)
+        out_leaves = self._flat_output("fwd", out)
         # A zero tangent costs nothing and keeps nothing: it never meets the rule.
-        moving = {
-            i: t for i, t in enumerate(jax.tree.leaves(tangents)) if not _is_zero(t)
-        }
+        moving = {i: tangents[i] for i in self.movable if not _is_zero(tangents[i])}
         smooth = [i for i, y in enumerate(out_leaves) if _is_inexact(y)]
-        if not smooth:
-            return out, jax.tree.map(symbolic_zero, out)
+        if not smooth or not moving:
+            return out_leaves, [_zeros(y) for y in out_leaves]
 
         # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays
         # of JAX are residuals.
@@ -225,103 +281,119 @@ class _CustomVJP:
                     next(smooth_cts) if i in smooth else _float0_zeros(y)
                     for i, y in enumerate(out_leaves)
                 ]
-                cts = self._backward(
-                    static, primals, residuals, jax.tree.unflatten(out_tree, g)
-                )
+                cts = self._backward(primals, residuals, g)
                 kept[:] = [i for i in moving if cts[i] is not None]
                 return [cts[i] for i in kept]
 
             types = [jax.typeof(out_leaves[i]) for i in smooth]
             jaxpr = jax.make_jaxpr(pull_back)(*types)
-            if not all(zero_outputs(jaxpr.jaxpr, [True] * len(types))):
-                raise self._not_linear("it is not zero where g is")
-            transposed = jax.linear_transpose(jaxpr_as_fun(jaxpr), *types)
+            reason = why_not_linear(jaxpr)
+            if reason is not None:
+                raise self._not_linear(reason)
+            # Of out_leaves only the types are used.
+            zeros = [jnp.zeros_like(out_leaves[i]) for i in smooth]
             try:
+                transposed = jax.vjp(jaxpr_as_fun(jaxpr), *zeros)[1]
                 return transposed([moving[i] for i in kept])
-            except NotImplementedError as e:
-                raise self._not_linear(str(e).rstrip(".")) from e
-            except Exception as e:
-                raise self._not_linear("JAX cannot transpose it") from e
+            except (NotImplementedError, ValueError) as e:
+                raise self._not_linear(f"JAX cannot transpose it ({e})") from e
 
         # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
-        # from them, and its barrier keeps XLA from merging that with the forward pass.
+        # from them.
         push_forward = checkpoint(push_forward)
-        tangent_leaves = [symbolic_zero(y) for y in out_leaves]
+        tangent_leaves = [_zeros(y) for y in out_leaves]
         for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
             tangent_leaves[i] = t
-        return out, jax.tree.unflatten(out_tree, tangent_leaves)
+        return out_leaves, tangent_leaves
 
     def _not_linear(self, reason: str) -> TypeError:
         return TypeError(
-            f"bwd of the custom_vjp function {self._name} is not linear in the "
-            f"cotangent g: {reason}. Forward mode is the transpose of bwd: let it "
-            "multiply g, move it and sum it, but not compare it with anything or add "
-            "to it. If it is meant to, decorate with @custom_vjp(forward_mode=False)."
+            f"bwd of {self.name} is not linear in the cotangent g: {reason}. Forward "
+            "mode is the transpose of bwd: let it multiply g, move it and sum it, but "
+            "not compare it with anything or add to it. If it is meant to, decorate "
+            "with @custom_vjp(forward_mode=False)."
         )
 
-    def _forward(self, static: list, primals: tuple) -> tuple:
-        """``fwd`` of all arguments, each in its place, checked to be a pair."""
-        args = list(primals)
-        for i, value in zip(self._nondiff, static, strict=True):
-            args.insert(i, value)
-        pair = self._fwd(*args)
+    def _forward(self, primals: Sequence) -> tuple:
+        """``fwd`` of all arguments, checked to be a pair."""
+        pair = self.rule._fwd(*self._args(primals))
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(
-                f"fwd of the custom_vjp function {self._name} must return a pair "
-                f"(output, residuals), but it returned {_describe(pair)}."
+                f"fwd of {self.name} must return a pair (output, residuals), but it "
+                f"returned {_describe(pair)}."
             )
         return tuple(pair)
 
-    def _backward(self, static: list, primals: tuple, residuals: Any, g: Any) -> list:
-        """``bwd``'s cotangents, one per leaf of the primals, None where zero."""
-        cts = self._bwd(*static, residuals, g)
-        if not isinstance(cts, (tuple, list)) or len(cts) != len(primals):
+    def _backward(self, primals: Sequence, residuals: Any, g: list) -> list:
+        """``bwd``'s cotangents, one per leaf of the arguments, None where zero."""
+        static = self.static.values()
+        g = jax.tree.unflatten(self.out_tree, g)
+        cts = self.rule._bwd(*static, residuals, g)
+        if not isinstance(cts, (tuple, list)) or len(cts) != len(self.positions):
             raise TypeError(
-                f"bwd of the custom_vjp function {self._name} must return a tuple of "
-                f"{len(primals)} cotangents, one for each positional argument, but it "
-                f"returned {_describe(cts)}."
+                f"bwd of {self.name} must return a tuple of {len(self.positions)} "
+                "cotangents, one for each positional argument, but it returned "
+                f"{_describe(cts)}."
             )
-        positions = [
-            i for i in range(len(primals) + len(static)) if i not in self._nondiff
-        ]
-        leaves = []
-        for i, primal, ct in zip(positions, primals, cts, strict=True):
-            leaves += self._match(self._argument(i), primal, ct)
-        return leaves
-
-    def _match(self, argument: str, primal: Any, ct: Any) -> list:
-        """The leaves of one argument's cotangent, checked against the argument."""
+        trees = self.tree.children()
         leaves: list = []
-        expected: list = []
-
-        def match(ct, primal):
-            below = jax.tree.leaves(primal)
-            expected.extend(below)
-            leaves.extend([None] * len(below) if ct is None else [ct])
-
-        try:
-            jax.tree.map(match, ct, primal, is_leaf=lambda x: x is None)
-            if len(leaves) != len(expected):
-                raise ValueError
-        except ValueError:
-            raise TypeError(
-                f"bwd of the custom_vjp function {self._name} must return a cotangent "
-                f"of the structure of {argument}, {jax.tree.structure(primal)}, but it "
-                f"returned {jax.tree.structure(ct)}. None stands for a zero cotangent."
-            ) from None
-        for x, leaf in zip(expected, leaves, strict=True):
-            if leaf is not None and _is_inexact(x) and _type(leaf) != _type(x):
-                raise ValueError(
-                    f"bwd of the custom_vjp function {self._name} must return a "
-                    f"cotangent of the type of {argument}, {_type(x)}, but it returned "
-                    f"{_type(leaf)}. {_way_out(leaf, x)}"
+        for i, tree, ct in zip(self.positions, trees, cts, strict=True):
+            argument = self.rule._argument(i)
+            below = _leaves_up_to(tree, ct)
+            if below is None:
+                raise TypeError(
+                    f"bwd of {self.name} must return a cotangent of the structure of "
+                    f"{argument}, {tree}, but it returned {jax.tree.structure(ct)}. "
+                    "None stands for a zero cotangent."
                 )
+            primal = primals[len(leaves) : len(leaves) + len(below)]
+            leaves += [self._typed(argument, *pair) for pair in zip(below, primal)]
         return leaves
+
+    def _typed(self, argument: str, ct: Any, x: Any) -> Any:
+        """A cotangent as an array of the type of ``x``, None where it is zero."""
+        if ct is None or isinstance(ct, SymbolicZero) or not _is_inexact(x):
+            return None
+        dtype = jax.typeof(x).dtype
+        if np.shape(ct) == np.shape(x) and jax.typeof(ct).dtype != dtype:
+            # JAX takes another dtype too; it is a mistake only where digits matter.
+            if np.iscomplexobj(ct) and not np.iscomplexobj(x):
+                ct = jnp.real(ct)
+            ct = lax.convert_element_type(ct, dtype)
+        if _type(ct) != _type(x):
+            raise ValueError(
+                f"bwd of {self.name} must return a cotangent of the type of "
+                f"{argument}, {_type(x)}, but it returned {_type(ct)}. "
+                f"{_way_out(ct, x)}"
+            )
+        return ct
+
+
+def _leaves_up_to(tree: Any, ct: Any) -> list | None:
+    """The leaves of a cotangent for a tree, None where it is zero; None if it differs.
+
+    It takes trees apart and builds none: a class may refuse to hold what is no array.
+    """
+    if ct is None:
+        return [None] * tree.num_leaves
+    if tree == jax.tree.structure(0):
+        return [ct] if jax.tree.structure(ct) == tree else None
+    children, found = jax.tree.flatten(ct, is_leaf=lambda x: x is not ct)
+    if found.node_data() != tree.node_data() or len(children) != len(tree.children()):
+        return None
+    leaves: list = []
+    for child, subtree in zip(children, tree.children(), strict=True):
+        below = _leaves_up_to(subtree, child)
+        if below is None:
+            return None
+        leaves += below
+    return leaves
 
 
 def checkpoint(fun: Callable) -> Callable:
     """`jax.checkpoint`, where that works inside of rules."""
-    return fun if getattr(jax.config, "jax_remat3", False) else jax.checkpoint(fun)
+    remat3 = getattr(jax.config, "jax_remat3", False)
+    return fun if remat3 else jax.checkpoint(fun, prevent_cse=False)
 
 
 def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
@@ -360,6 +432,10 @@ def symbolic_zero(x: Any) -> SymbolicZero:
     return SymbolicZero(jax.typeof(x).to_tangent_aval())
 
 
+def _zeros(x: Any) -> Any:
+    return jnp.zeros_like(x) if _is_inexact(x) else _float0_zeros(x)
+
+
 def _float0_zeros(x: Any) -> np.ndarray:
     return np.zeros(np.shape(x), float0)
 
@@ -372,12 +448,31 @@ def _type(x: Any) -> str:
 def _way_out(ct: Any, x: Any) -> str:
     if np.shape(ct) != np.shape(x):
         return "Sum over the axes that it was broadcast over, or reshape it."
-    if jnp.result_type(ct) != jnp.result_type(x):
-        return "Cast it with astype."
-    return (
-        "Inside shard_map, jax.lax.psum sums over the axes that the argument does not "
-        "vary over; jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
-    )
+    more, less = _varying(ct) - _varying(x), _varying(x) - _varying(ct)
+    if more:
+        axes = _names(more)
+        return (
+            f"The argument does not vary over {axes}: inside shard_map sum over it, by "
+            f"jax.lax.psum(cotangent, {axes})."
+        )
+    if less:
+        axes = _names(less)
+        return (
+            f"The argument varies over {axes}, so each device has a cotangent of its "
+            "own: leave out the collective that made them one, or jax.lax.pcast(..., "
+            f"{axes}, to='varying') if that is meant; jnp.zeros_like(g), not jnp.zeros, "
+            "gives zeros that vary as g does."
+        )
+    return "jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
+
+
+def _varying(x: Any) -> frozenset:
+    """The axes of a `jax.shard_map` over which an array varies."""
+    return frozenset(getattr(jax.typeof(x), "vma", ()))
+
+
+def _names(axes: frozenset) -> str:
+    return ", ".join(map(repr, sorted(axes)))
 
 
 def _describe(x: Any) -> str:
