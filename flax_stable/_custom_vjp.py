@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -169,10 +170,10 @@ class _CustomVJP:
         for i in self._nondiff:
             if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args[i])):
                 raise jax.errors.UnexpectedTracerError(
-                    f"{self._name} got a tracer for {self._argument(i)}, which "
-                    "nondiff_argnums or nondiff_argnames mark as not differentiable. "
-                    "They are for static values: pass the array as an ordinary "
-                    "argument and return None as its cotangent."
+                    f"The custom_vjp function {self._name} got a tracer for "
+                    f"{self._argument(i)}, which nondiff_argnums or nondiff_argnames "
+                    "mark as not differentiable. They are for static values: pass the "
+                    "array as an ordinary argument and return None as its cotangent."
                 )
         if self._reverse_only is None:
             return _Call(self, args)()
@@ -187,6 +188,14 @@ class _CustomVJP:
                     "not move, and keeps what fwd returns."
                 )
             raise
+
+    def __getattr__(self, name: str) -> Any:
+        """What else `jax.custom_vjp` can define has no forward mode either."""
+        if not name.startswith("def") or not hasattr(jax.custom_vjp, name):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
+        self._fwd = self._reverse_only  # defined by what follows
+        return getattr(self._reverse_only, name)
 
     def _resolve(self, args: tuple, kwargs: dict) -> tuple:
         try:
@@ -215,24 +224,30 @@ class _Call:
         self.positions = [i for i in range(len(args)) if i not in rule._nondiff]
         self.static = {i: args[i] for i in rule._nondiff}
         self.leaves, self.tree = jax.tree.flatten([args[i] for i in self.positions])
-        # What is no tracer here is never differentiated.
-        self.movable = [
-            i
-            for i, x in enumerate(self.leaves)
-            if _is_inexact(x) and isinstance(x, jax.core.Tracer)
-        ]
+        self.movable = [i for i, x in enumerate(self.leaves) if _is_moving(x)]
+        # What the functions close over is watched: it must not be differentiated.
+        self.captured = {}
+        for role in ("fun", "fwd", "bwd"):
+            for name, x in _closed_over(getattr(rule, f"_{role}"), set()):
+                self.captured.setdefault(id(x), (role, name, x))
         self.out_tree: Any = None
 
     def __call__(self) -> Any:
-        def fun(*leaves):
-            return self._flat_output("the function", self.rule._fun(*self._args(leaves)))
+        captured = [x for *_, x in self.captured.values()]
+        n = len(self.leaves)
+
+        def fun(*args):
+            leaves = args[:n]
+            return self._flat_output(
+                "the function", self.rule._fun(*self._args(leaves))
+            )
 
         fun.__name__ = fun.__qualname__ = self.rule._name
         call = jax.custom_jvp(fun)
         # Symbolic zeros tell which tangents are zero.  Of one argument it is clear, and
         # a Pallas kernel lowers no function that asks for them.
-        call.defjvp(self._jvp, symbolic_zeros=len(self.movable) > 1)
-        out = call(*self.leaves)
+        call.defjvp(self._jvp, symbolic_zeros=len(self.movable) + len(captured) > 1)
+        out = call(*self.leaves, *captured)
         return jax.tree.unflatten(self.out_tree, out)
 
     def _args(self, leaves: Sequence) -> list:
@@ -256,6 +271,18 @@ class _Call:
         return leaves
 
     def _jvp(self, primals: tuple, tangents: tuple) -> tuple:
+        n = len(self.leaves)
+        primals, tangents, others = primals[:n], tangents[:n], tangents[n:]
+        for (role, name, x), tangent in zip(
+            self.captured.values(), others, strict=True
+        ):
+            if not _is_zero(tangent):
+                raise TypeError(
+                    f"{role if role != 'fun' else 'The function'} of {self.name} "
+                    f"closes over {name}, {_type(x)}, which is differentiated. A rule "
+                    "says how to differentiate with respect to arguments alone: pass "
+                    f"{name} as an argument, and let bwd return its cotangent."
+                )
         out, residuals = self._forward(primals)
         out_leaves = self._flat_output("fwd", out)
         # A zero tangent costs nothing and keeps nothing: it never meets the rule.
@@ -268,6 +295,8 @@ class _Call:
         # of JAX are residuals.
         parts, part_tree = jax.tree.flatten(residuals)
         arrays = {i: x for i, x in enumerate(parts) if isinstance(x, jax.Array)}
+
+        outer = arrays
 
         def push_forward(arrays, moving):
             residuals = jax.tree.unflatten(
@@ -287,7 +316,9 @@ class _Call:
 
             types = [jax.typeof(out_leaves[i]) for i in smooth]
             jaxpr = jax.make_jaxpr(pull_back)(*types)
-            reason = why_not_linear(jaxpr)
+            # Outside of a trace it can be seen what a residual is.
+            values = {id(x): outer[i] for i, x in arrays.items()}
+            reason = why_not_linear(jaxpr, values)
             if reason is not None:
                 raise self._not_linear(reason)
             # Of out_leaves only the types are used.
@@ -347,7 +378,9 @@ class _Call:
                     "None stands for a zero cotangent."
                 )
             primal = primals[len(leaves) : len(leaves) + len(below)]
-            leaves += [self._typed(argument, *pair) for pair in zip(below, primal)]
+            leaves += [
+                self._typed(argument, *pair) for pair in zip(below, primal, strict=True)
+            ]
         return leaves
 
     def _typed(self, argument: str, ct: Any, x: Any) -> Any:
@@ -372,12 +405,11 @@ class _Call:
 def _leaves_up_to(tree: Any, ct: Any) -> list | None:
     """The leaves of a cotangent for a tree, None where it is zero; None if it differs.
 
+    One array stands for all that are below its place, as one None does.
     It takes trees apart and builds none: a class may refuse to hold what is no array.
     """
-    if ct is None:
-        return [None] * tree.num_leaves
-    if tree == jax.tree.structure(0):
-        return [ct] if jax.tree.structure(ct) == tree else None
+    if ct is None or jax.tree_util.all_leaves([ct]):
+        return [ct] * tree.num_leaves
     children, found = jax.tree.flatten(ct, is_leaf=lambda x: x is not ct)
     if found.node_data() != tree.node_data() or len(children) != len(tree.children()):
         return None
@@ -424,6 +456,35 @@ def _is_inexact(x: Any) -> bool:
     return jnp.issubdtype(jax.typeof(x).dtype, np.inexact)
 
 
+def _is_moving(x: Any) -> bool:
+    """Whether it may be differentiated: what is no tracer here never is."""
+    return isinstance(x, jax.core.Tracer) and _is_inexact(x)
+
+
+def _closed_over(f: Any, seen: set) -> Iterator[tuple[str, Any]]:
+    """The names and the values of the tracers that a function closes over."""
+    if id(f) in seen:
+        return
+    seen.add(id(f))
+    if isinstance(f, functools.partial):
+        yield from _closed_over(f.func, seen)
+    elif isinstance(f, _CustomVJP):
+        for inner in (f._fun, f._fwd, f._bwd):
+            yield from _closed_over(inner, seen)
+    elif isinstance(f, types.FunctionType):
+        cells = f.__closure__ or ()
+        for name, cell in zip(f.__code__.co_freevars, cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if callable(value):
+                yield from _closed_over(value, seen)
+            else:
+                for x in filter(_is_moving, jax.tree.leaves(value)):
+                    yield name, x
+
+
 def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, SymbolicZero) or jax.typeof(tangent).dtype == float0
 
@@ -459,16 +520,16 @@ def _way_out(ct: Any, x: Any) -> str:
         axes = _names(less)
         return (
             f"The argument varies over {axes}, so each device has a cotangent of its "
-            "own: leave out the collective that made them one, or jax.lax.pcast(..., "
-            f"{axes}, to='varying') if that is meant; jnp.zeros_like(g), not jnp.zeros, "
-            "gives zeros that vary as g does."
+            "own: leave out the psum or other collective that made them one, which JAX "
+            "adds by itself where it is due. jnp.zeros_like(g), not jnp.zeros, gives "
+            "zeros that vary as g does."
         )
     return "jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
 
 
 def _varying(x: Any) -> frozenset:
     """The axes of a `jax.shard_map` over which an array varies."""
-    return frozenset(getattr(jax.typeof(x), "vma", ()))
+    return frozenset(jax.typeof(x).manual_axis_type.varying)
 
 
 def _names(axes: frozenset) -> str:

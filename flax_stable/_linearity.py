@@ -43,17 +43,18 @@ _CURVED = set(
 )
 
 
-def why_not_linear(jaxpr: Any) -> str | None:
+def why_not_linear(jaxpr: Any, values: dict[int, Any]) -> str | None:
     """Why a closed jaxpr is not linear, if that can be shown.
 
-    Of a residual or another value from outside it cannot be known here whether it is
-    zero: what adds one may be linear.
+    It may add a residual, or another value that it has from outside, which may be zero.
+    ``values`` has those of constants that are traced, by their ids.
     """
-    states = _outputs(jaxpr, [_LINEAR] * len(jaxpr.in_avals), jaxpr.consts)
-    for state in states:
-        if state not in _KNOWN:
-            return state
-    return _NOT_ZERO if _CONSTANT in states else None
+    inputs = [_LINEAR] * len(jaxpr.in_avals)
+    states = _outputs(jaxpr, inputs, jaxpr.consts)
+    if not {_FREE, _MAYBE}.isdisjoint(states) and _wrong(states) is None:
+        consts = [values.get(id(x), x) for x in jaxpr.consts]
+        states = _outputs(jaxpr, inputs, consts)
+    return _wrong(states) or (_NOT_ZERO if _CONSTANT in states else None)
 
 
 def _outputs(
@@ -63,7 +64,7 @@ def _outputs(
         consts = getattr(jaxpr, "consts", ())
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     states = dict(zip(jaxpr.invars, inputs, strict=True))
-    states |= zip(jaxpr.constvars, map(_value, consts))
+    states |= zip(jaxpr.constvars, map(_value, consts), strict=True)
 
     def state(x):
         return _value(x.val) if isinstance(x, Literal) else states.get(x, _FREE)
@@ -193,7 +194,7 @@ def _results_of_scan(eqn: Any, states: list[str]) -> list[str]:
     while True:
         outs = _outputs(eqn.params["jaxpr"], states)
         before = states[n : n + carry]
-        after = [_either(*pair) for pair in zip(before, outs)]
+        after = [_either(*pair) for pair in zip(before, outs[:carry], strict=True)]
         if after == before:
             return outs
         states = [*states[:n], *after, *states[n + carry :]]
