@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -225,11 +226,15 @@ class _Call:
         self.static = {i: args[i] for i in rule._nondiff}
         self.leaves, self.tree = jax.tree.flatten([args[i] for i in self.positions])
         self.movable = [i for i, x in enumerate(self.leaves) if _is_moving(x)]
+        # Symbolic zeros tell which tangents are zero.  Where one argument moves it is
+        # clear, and a Pallas kernel lowers no function that asks for them.
+        self.symbolic = not in_pallas_kernel()
         # What the functions close over is watched: it must not be differentiated.
-        self.captured = {}
-        for role in ("fun", "fwd", "bwd"):
+        self.captured: dict[int, tuple[str, str, Any]] = {}
+        for role in ("fun", "fwd", "bwd") if self.symbolic else ():
             for name, x in _closed_over(getattr(rule, f"_{role}"), set()):
                 self.captured.setdefault(id(x), (role, name, x))
+        self.symbolic &= len(self.movable) + len(self.captured) > 1
         self.out_tree: Any = None
 
     def __call__(self) -> Any:
@@ -244,9 +249,7 @@ class _Call:
 
         fun.__name__ = fun.__qualname__ = self.rule._name
         call = jax.custom_jvp(fun)
-        # Symbolic zeros tell which tangents are zero.  Of one argument it is clear, and
-        # a Pallas kernel lowers no function that asks for them.
-        call.defjvp(self._jvp, symbolic_zeros=len(self.movable) + len(captured) > 1)
+        call.defjvp(self._jvp, symbolic_zeros=self.symbolic)
         out = call(*self.leaves, *captured)
         return jax.tree.unflatten(self.out_tree, out)
 
@@ -423,9 +426,28 @@ def _leaves_up_to(tree: Any, ct: Any) -> list | None:
 
 
 def checkpoint(fun: Callable) -> Callable:
-    """`jax.checkpoint`, where that works inside of rules."""
-    remat3 = getattr(jax.config, "jax_remat3", False)
-    return fun if remat3 else jax.checkpoint(fun, prevent_cse=False)
+    """`jax.checkpoint`, where that works inside of rules.
+
+    It has no barrier: XLA merges what it recomputes with the forward pass where that
+    takes no more memory.  In a Pallas kernel, which is one program on one block, there
+    is nothing to keep, and JAX lowers no checkpoint.
+    """
+    if getattr(jax.config, "jax_remat3", False) or in_pallas_kernel():
+        return fun
+    return jax.checkpoint(fun, prevent_cse=False)
+
+
+def in_pallas_kernel() -> bool:
+    pallas = sys.modules.get("jax.experimental.pallas")
+    if pallas is None:
+        return False
+    try:
+        pallas.num_programs(0)
+    except (AssertionError, AttributeError):
+        return False  # JAX knows of no grid here
+    except Exception:  # its grid has no axis
+        return True
+    return True
 
 
 def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:

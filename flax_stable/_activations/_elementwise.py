@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from .._custom_vjp import checkpoint, custom_vjp
+from .._custom_vjp import custom_vjp, in_pallas_kernel
 from .._precision import narrow, widen
 
 
@@ -18,7 +18,7 @@ def whole(value: Callable) -> Callable:
     A scan would otherwise compute its constants once, each as an array of its own that
     stays in memory all the while.
     """
-    return checkpoint(value)
+    return value
 
 
 def elementwise(
@@ -66,7 +66,8 @@ def named(kept: Any, name: str | None) -> Any:
     forward rule they would be other arrays than the same numbers that other functions
     keep, and a scan would store them twice.
     """
-    return kept if name is None else checkpoint_name(kept, name)
+    unnamed = name is None or in_pallas_kernel()  # it lowers no names
+    return kept if unnamed else checkpoint_name(kept, name)
 
 
 def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callable:
