@@ -12,15 +12,6 @@ from .._custom_vjp import custom_vjp, in_pallas_kernel
 from .._precision import narrow, widen
 
 
-def whole(value: Callable) -> Callable:
-    """``value`` as one operation to JAX.
-
-    A scan would otherwise compute its constants once, each as an array of its own that
-    stays in memory all the while.
-    """
-    return value
-
-
 def elementwise(
     value: Callable,
     slope: Callable,
@@ -44,7 +35,7 @@ def elementwise(
     def f(x):
         wide = widen(x)
         formula = value if wide.dtype == x.dtype else coarse or value
-        return narrow(whole(formula)(wide), x)
+        return narrow(formula(wide), x)
 
     def fwd(x):
         y = f(x)
@@ -82,7 +73,8 @@ def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callabl
 
 def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
     """``x`` as a floating array, promoted as `jax.nn` promotes; complex is refused."""
-    x = jnp.asarray(x)
+    # As an array an integer would be a constant that no Pallas kernel takes.
+    x = jnp.asarray(float(x) if type(x) is int else x)
     if jnp.issubdtype(x.dtype, np.floating):
         return x
     if jnp.issubdtype(x.dtype, np.complexfloating):
