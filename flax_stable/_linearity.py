@@ -101,6 +101,8 @@ def _results(eqn: Any, states: list[str]) -> list[str]:
     if name == "sort":
         keys = _moved(states[: params["num_keys"]])
         return [_chosen(_curved(name, [keys]), [state]) for state in states]
+    if name == "custom_linear_solve":  # what else it takes only steers the solver
+        return [_moved(states[-len(eqn.outvars) :])] * len(eqn.outvars)
     if name == "optimization_barrier":
         return states
     for called in map(params.get, ("jaxpr", "call_jaxpr")):
