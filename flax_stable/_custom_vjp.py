@@ -155,6 +155,7 @@ class _CustomVJP:
                     f"{rule!r}."
                 )
         self._fwd, self._bwd, self._reverse_only = fwd, bwd, None
+        self._traced: dict[Any, tuple] = {}
         given = {"symbolic_zeros": symbolic_zeros, "optimize_remat": optimize_remat}
         given = {k: v for k, v in (given | options).items() if v}
         if given:
@@ -177,7 +178,8 @@ class _CustomVJP:
                     "array as an ordinary argument and return None as its cotangent."
                 )
         if self._reverse_only is None:
-            return _Call(self, args)()
+            differentiable = [a for i, a in enumerate(args) if i not in self._nondiff]
+            return _Call(self, args)(jax.tree.leaves(differentiable))
         try:
             return self._reverse_only(*args)
         except TypeError as e:
@@ -218,40 +220,54 @@ class _CustomVJP:
 
 
 class _Call:
-    """One call of a function with a rule, on the leaves of its arguments."""
+    """A rule for arguments of one structure.  It holds no arrays: it is kept."""
 
     def __init__(self, rule: _CustomVJP, args: tuple):
         self.rule, self.name = rule, f"the custom_vjp function {rule._name}"
         self.positions = [i for i in range(len(args)) if i not in rule._nondiff]
         self.static = {i: args[i] for i in rule._nondiff}
-        self.leaves, self.tree = jax.tree.flatten([args[i] for i in self.positions])
-        self.movable = [i for i, x in enumerate(self.leaves) if _is_moving(x)]
-        # Symbolic zeros tell which tangents are zero.  Where one argument moves it is
-        # clear, and a Pallas kernel lowers no function that asks for them.
-        self.symbolic = not in_pallas_kernel()
-        # What the functions close over is watched: it must not be differentiated.
-        self.captured: dict[int, tuple[str, str, Any]] = {}
-        for role in ("fun", "fwd", "bwd") if self.symbolic else ():
-            for name, x in _closed_over(getattr(rule, f"_{role}"), set()):
-                self.captured.setdefault(id(x), (role, name, x))
-        self.symbolic &= len(self.movable) + len(self.captured) > 1
+        self.tree = jax.tree.structure([args[i] for i in self.positions])
         self.out_tree: Any = None
 
-    def __call__(self) -> Any:
-        captured = [x for *_, x in self.captured.values()]
-        n = len(self.leaves)
+    def __call__(self, leaves: list) -> Any:
+        rule, n = self.rule, len(leaves)
+        movable = [i for i, x in enumerate(leaves) if _is_moving(x)]
+        # What the functions close over is watched: it must not be differentiated.
+        captured: dict[int, tuple[str, str, Any]] = {}
+        for role in ("fun", "fwd", "bwd"):
+            for name, x in _closed_over(getattr(rule, f"_{role}"), set()):
+                captured.setdefault(id(x), (role, name, x))
+        # Symbolic zeros tell which tangents are zero.  Where one argument moves it is
+        # clear, and a Pallas kernel lowers no function that asks for them.
+        watched = {} if in_pallas_kernel() else captured
+        symbolic = len(movable) + len(watched) > 1 and not in_pallas_kernel()
 
         def fun(*args):
-            leaves = args[:n]
-            return self._flat_output(
-                "the function", self.rule._fun(*self._args(leaves))
-            )
+            out = rule._fun(*self._args(args[:n]))
+            return self._flat_output("the function", out)
 
-        fun.__name__ = fun.__qualname__ = self.rule._name
+        def jvp(primals, tangents):
+            tangents, others = tangents[:n], tangents[n:]
+            for (role, name, x), tangent in zip(watched.values(), others, strict=True):
+                if not _is_zero(tangent):
+                    raise self._differentiated(role, name, x)
+            # A zero tangent costs nothing and keeps nothing: it never meets the rule.
+            moving = {i: tangents[i] for i in movable if not _is_zero(tangents[i])}
+            return self._jvp(primals[:n], moving, cached=not captured)
+
+        fun.__name__ = fun.__qualname__ = rule._name
         call = jax.custom_jvp(fun)
-        call.defjvp(self._jvp, symbolic_zeros=self.symbolic)
-        out = call(*self.leaves, *captured)
+        call.defjvp(jvp, symbolic_zeros=symbolic)
+        out = call(*leaves, *(x for *_, x in watched.values()))
         return jax.tree.unflatten(self.out_tree, out)
+
+    def _differentiated(self, role: str, name: str, x: Any) -> TypeError:
+        return TypeError(
+            f"{role if role != 'fun' else 'The function'} of {self.name} closes over "
+            f"{name}, {_type(x)}, which is differentiated. A rule says how to "
+            f"differentiate with respect to arguments alone: pass {name} as an "
+            "argument, and let bwd return its cotangent."
+        )
 
     def _args(self, leaves: Sequence) -> list:
         """All arguments, each in its place."""
@@ -273,72 +289,80 @@ class _Call:
         self.out_tree = tree
         return leaves
 
-    def _jvp(self, primals: tuple, tangents: tuple) -> tuple:
-        n = len(self.leaves)
-        primals, tangents, others = primals[:n], tangents[:n], tangents[n:]
-        for (role, name, x), tangent in zip(
-            self.captured.values(), others, strict=True
-        ):
-            if not _is_zero(tangent):
-                raise TypeError(
-                    f"{role if role != 'fun' else 'The function'} of {self.name} "
-                    f"closes over {name}, {_type(x)}, which is differentiated. A rule "
-                    "says how to differentiate with respect to arguments alone: pass "
-                    f"{name} as an argument, and let bwd return its cotangent."
-                )
+    def _jvp(self, primals: tuple, moving: dict, cached: bool) -> tuple:
         out, residuals = self._forward(primals)
         out_leaves = self._flat_output("fwd", out)
-        # A zero tangent costs nothing and keeps nothing: it never meets the rule.
-        moving = {i: tangents[i] for i in self.movable if not _is_zero(tangents[i])}
         smooth = [i for i, y in enumerate(out_leaves) if _is_inexact(y)]
+        tangents = [_zeros(y) for y in out_leaves]
         if not smooth or not moving:
-            return out_leaves, [_zeros(y) for y in out_leaves]
+            return out_leaves, tangents
 
         # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays
         # of JAX are residuals.
         parts, part_tree = jax.tree.flatten(residuals)
         arrays = {i: x for i, x in enumerate(parts) if isinstance(x, jax.Array)}
-
-        outer = arrays
+        constants = {i: x for i, x in enumerate(parts) if i not in arrays}
+        types = [jax.typeof(x) for x in (*primals, *out_leaves)]
+        n, values = len(primals), {}
 
         def push_forward(arrays, moving):
-            residuals = jax.tree.unflatten(
-                part_tree, [arrays.get(i, x) for i, x in enumerate(parts)]
-            )
             kept: list[int] = []
 
             def pull_back(*cotangents):
                 smooth_cts = iter(cotangents)
                 g = [
                     next(smooth_cts) if i in smooth else _float0_zeros(y)
-                    for i, y in enumerate(out_leaves)
+                    for i, y in enumerate(types[n:])
                 ]
-                cts = self._backward(primals, residuals, g)
+                every = arrays | constants
+                parts = [every[i] for i in range(len(every))]
+                residuals = jax.tree.unflatten(part_tree, parts)
+                cts = self._backward(types[:n], residuals, g)
                 kept[:] = [i for i in moving if cts[i] is not None]
                 return [cts[i] for i in kept]
 
-            types = [jax.typeof(out_leaves[i]) for i in smooth]
-            jaxpr = jax.make_jaxpr(pull_back)(*types)
+            cotangents = [types[n + i] for i in smooth]
+            jaxpr = jax.make_jaxpr(pull_back)(*cotangents)
             # Outside of a trace it can be seen what a residual is.
-            values = {id(x): outer[i] for i, x in arrays.items()}
-            reason = why_not_linear(jaxpr, values)
+            known = {id(x): values[i] for i, x in arrays.items()}
+            reason = why_not_linear(jaxpr, known)
             if reason is not None:
                 raise self._not_linear(reason)
-            # Of out_leaves only the types are used.
-            zeros = [jnp.zeros_like(out_leaves[i]) for i in smooth]
             try:
-                transposed = jax.vjp(jaxpr_as_fun(jaxpr), *zeros)[1]
+                transposed = jax.vjp(jaxpr_as_fun(jaxpr), *_zeros_of(cotangents))[1]
                 return transposed([moving[i] for i in kept])
             except (NotImplementedError, ValueError) as e:
                 raise self._not_linear(f"JAX cannot transpose it ({e})") from e
 
-        # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
-        # from them.
-        push_forward = checkpoint(push_forward)
-        tangent_leaves = [_zeros(y) for y in out_leaves]
-        for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
-            tangent_leaves[i] = t
-        return out_leaves, tangent_leaves
+        # JAX traces a function once for arguments of the same types.
+        key = self._key(part_tree, constants, types, tuple(moving)) if cached else None
+        if key is not None:
+            push_forward, values = self.rule._traced.setdefault(
+                key, (push_forward, values)
+            )
+        values |= arrays
+        try:
+            # The checkpoint makes the residuals exactly those of fwd, whatever bwd
+            # computes from them.
+            pushed = checkpoint(push_forward)(arrays, moving)
+        finally:
+            values.clear()
+        for i, t in zip(smooth, pushed, strict=True):
+            tangents[i] = t
+        return out_leaves, tangents
+
+    def _key(self, *parts: Any) -> Any:
+        """What tells one trace of bwd from another, None where nothing surely does."""
+        constants = [*self.static.items(), *parts[1].items()]
+        if not all(isinstance(x, int | float | str | None) for _, x in constants):
+            return None
+        values = tuple((i, type(x), repr(x)) for i, x in constants)
+        key = parts[0], values, tuple(parts[2]), parts[3], self.tree, self.out_tree
+        try:
+            hash(key)
+        except TypeError:
+            return None
+        return key
 
     def _not_linear(self, reason: str) -> TypeError:
         return TypeError(
@@ -390,10 +414,10 @@ class _Call:
         """A cotangent as an array of the type of ``x``, None where it is zero."""
         if ct is None or isinstance(ct, SymbolicZero) or not _is_inexact(x):
             return None
-        dtype = jax.typeof(x).dtype
-        if np.shape(ct) == np.shape(x) and jax.typeof(ct).dtype != dtype:
+        dtype = x.dtype
+        if np.shape(ct) == x.shape and jax.typeof(ct).dtype != dtype:
             # JAX takes another dtype too; it is a mistake only where digits matter.
-            if np.iscomplexobj(ct) and not np.iscomplexobj(x):
+            if jnp.iscomplexobj(ct) and not jnp.issubdtype(dtype, np.complexfloating):
                 ct = jnp.real(ct)
             ct = lax.convert_element_type(ct, dtype)
         if _type(ct) != _type(x):
@@ -475,7 +499,11 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
 
 
 def _is_inexact(x: Any) -> bool:
-    return jnp.issubdtype(jax.typeof(x).dtype, np.inexact)
+    return jnp.issubdtype(_typeof(x).dtype, np.inexact)
+
+
+def _typeof(x: Any) -> Any:
+    return x if hasattr(x, "str_short") else jax.typeof(x)
 
 
 def _is_moving(x: Any) -> bool:
@@ -516,20 +544,26 @@ def symbolic_zero(x: Any) -> SymbolicZero:
 
 
 def _zeros(x: Any) -> Any:
-    return jnp.zeros_like(x) if _is_inexact(x) else _float0_zeros(x)
+    return jnp.zeros_like(x) if _is_inexact(x) else _float0_zeros(jax.typeof(x))
+
+
+def _zeros_of(types: list) -> list:
+    """Zeros of the given types, laid out on a mesh as they say."""
+    jaxpr = jax.make_jaxpr(lambda *x: [jnp.zeros_like(y) for y in x])(*types)
+    return jaxpr_as_fun(jaxpr)(*[0] * len(types))  # of what it takes it makes no use
 
 
 def _float0_zeros(x: Any) -> np.ndarray:
-    return np.zeros(np.shape(x), float0)
+    return np.zeros(x.shape, float0)
 
 
 def _type(x: Any) -> str:
     """Shape, dtype and, where they are part of an array's type, how it is laid out."""
-    return jax.typeof(x).str_short()
+    return _typeof(x).str_short()
 
 
 def _way_out(ct: Any, x: Any) -> str:
-    if np.shape(ct) != np.shape(x):
+    if np.shape(ct) != x.shape:
         return "Sum over the axes that it was broadcast over, or reshape it."
     more, less = _varying(ct) - _varying(x), _varying(x) - _varying(ct)
     if more:
@@ -551,7 +585,7 @@ def _way_out(ct: Any, x: Any) -> str:
 
 def _varying(x: Any) -> frozenset:
     """The axes of a `jax.shard_map` over which an array varies."""
-    return frozenset(jax.typeof(x).manual_axis_type.varying)
+    return frozenset(_typeof(x).manual_axis_type.varying)
 
 
 def _names(axes: frozenset) -> str:
