@@ -247,12 +247,14 @@ class _Call:
             return self._flat_output("the function", out)
 
         def jvp(primals, tangents):
-            tangents, others = tangents[:n], tangents[n:]
-            for (role, name, x), tangent in zip(watched.values(), others, strict=True):
-                if not _is_zero(tangent):
-                    raise self._differentiated(role, name, x)
             # A zero tangent costs nothing and keeps nothing: it never meets the rule.
             moving = {i: tangents[i] for i in movable if not _is_zero(tangents[i])}
+            for (role, name, x), t in zip(watched.values(), tangents[n:], strict=True):
+                if not _is_zero(t) and (moving or role == "fun"):
+                    raise self._differentiated(role, name, x)
+            if not moving:
+                out = fun(*primals)
+                return out, [_zeros(y) for y in out]
             return self._jvp(primals[:n], moving, cached=not captured)
 
         fun.__name__ = fun.__qualname__ = rule._name
@@ -294,7 +296,7 @@ class _Call:
         out_leaves = self._flat_output("fwd", out)
         smooth = [i for i, y in enumerate(out_leaves) if _is_inexact(y)]
         tangents = [_zeros(y) for y in out_leaves]
-        if not smooth or not moving:
+        if not smooth:
             return out_leaves, tangents
 
         # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 # What is known of a value.  A text in place of these says why it is not linear.
-_ZERO, _CONSTANT, _FREE = "zero", "a constant, not zero", "whatever, but without g"
+_ZERO, _CONSTANT, _FREE = "zero", "nowhere zero", "whatever, but without g"
 _LINEAR, _MAYBE = "linear in g", "linear in g, or not"
 _KNOWN = {_ZERO, _CONSTANT, _FREE, _LINEAR, _MAYBE}
 _MOVING = {_LINEAR, _MAYBE}
@@ -29,7 +29,23 @@ _SUMS = {
     "sub",
 }
 _PRODUCTS = {"conv_general_dilated", "dot_general", "mul", "ragged_dot_general"}
-# All else moves numbers, or sums those of one array.
+# All that is in no list is linear in the arrays that it takes, one at a time.  These
+# leave what is nowhere zero nowhere zero.
+_MOVES = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "dynamic_slice",
+    "neg",
+    "pcast",
+    "pvary",
+    "reshape",
+    "rev",
+    "slice",
+    "split",
+    "squeeze",
+    "transpose",
+}
 _CURVED = set(
     """
     abs acos acosh and approx_top_k argmax argmin asin asinh atan atan2 atanh
@@ -85,7 +101,8 @@ def _value(x: Any) -> str:
     if not np.any(x):
         return _ZERO
     # NaN marks what is invalid.
-    return _CONSTANT if np.all(np.isfinite(x.astype(np.complex128))) else _FREE
+    x = x.astype(np.complex128)
+    return _CONSTANT if np.all(x) and np.all(np.isfinite(x)) else _FREE
 
 
 def _results(eqn: Any, states: list[str]) -> list[str]:
@@ -121,7 +138,7 @@ def _result(eqn: Any, states: list[str], data: list[str]) -> str:
     if name == "select_n":
         return _chosen(states[0], states[1:])
     if name in _SUMS:
-        return _sum(data)
+        return _sum(name, data)
     if name in _PRODUCTS:
         return _product(name, data)
     if name == "div":
@@ -130,19 +147,22 @@ def _result(eqn: Any, states: list[str], data: list[str]) -> str:
         return _curved(name, data)
     if name == "convert_element_type" and not _is_inexact(eqn.outvars[0]):
         return _curved(name, data) if _is_inexact(eqn.invars[0]) else data[0]
-    return _moved(data)
+    found = _moved(data)
+    return _FREE if found == _CONSTANT and name not in _MOVES else found
 
 
 def _wrong(states: Sequence[str]) -> str | None:
     return next((s for s in states if s not in _KNOWN), None)
 
 
-def _sum(states: Sequence[str]) -> str:
+def _sum(name: str, states: Sequence[str]) -> str:
     found = set(states)
     if wrong := _wrong(states):
         return wrong
     if not found & _MOVING:
-        return _moved(states)
+        if name in {"add", "add_any", "sub"} and states.count(_CONSTANT) == 1:
+            return _moved(states)  # not zero if the other is
+        return states[0] if found == {_ZERO} else _FREE
     if _MAYBE in found or _FREE in found:
         return _MAYBE
     return _NOT_ZERO if _CONSTANT in found else _LINEAR
@@ -156,7 +176,9 @@ def _product(name: str, states: Sequence[str]) -> str:
     moving = [s for s in states if s in _MOVING]
     if len(moving) > 1:
         return _MAYBE if _MAYBE in moving else f"{name!r} takes it twice"
-    return moving[0] if moving else _moved(states)
+    if moving:
+        return moving[0]
+    return _moved(states) if name in {"mul", "div"} else _FREE
 
 
 def _curved(name: str, states: Sequence[str]) -> str:
@@ -183,9 +205,9 @@ def _chosen(choice: str, states: Sequence[str]) -> str:
         return _ZERO
     if choice not in _KNOWN or choice in _MOVING:
         return _curved("select", [choice])
-    if _MOVING.isdisjoint(states) and _wrong(states) is None and len(set(states)) > 1:
-        return _FREE
-    return _sum(states)
+    if _MOVING.isdisjoint(states) and _wrong(states) is None:
+        return states[0] if len(set(states)) == 1 else _FREE
+    return _sum("select_n", states)
 
 
 def _results_of_scan(eqn: Any, states: list[str]) -> list[str]:
