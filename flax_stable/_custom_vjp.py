@@ -31,7 +31,7 @@ def custom_vjp(
     What `jax.custom_vjp` lacks is forward mode.  ``bwd`` is linear in ``g``: it applies
     the transposed Jacobian, so its own transpose applies the Jacobian::
 
-        tangent_out = jax.linear_transpose(lambda g: bwd(residuals, g), y)(tangents_in)
+        tangent_out = jax.vjp(lambda g: bwd(residuals, g), zeros)[1](tangents_in)
 
     Reverse mode transposes that once more and has ``bwd`` back.  So `jax.jvp`,
     `jax.linearize`, `jax.jacfwd` and `jax.hessian` work, in any order and any nesting.
@@ -44,10 +44,12 @@ def custom_vjp(
         ``bwd(*nondiff_args, residuals, g)``.
       nondiff_argnames: the same, by name.
       forward_mode: ``False`` gives `jax.custom_vjp` itself, for a rule that is not
-        linear in ``g`` (one that clips it, say) or that needs ``symbolic_zeros``.
+        linear in ``g`` (one that clips it, say).
 
     Returns:
-      A function of the same signature with a method ``defvjp(fwd, bwd)``.
+      A function of the same signature with a method ``defvjp(fwd, bwd)``.  Options of
+      ``defvjp`` such as ``symbolic_zeros=True`` and ``optimize_remat=True`` make it
+      `jax.custom_vjp` itself as well.
 
     Inputs, outputs and residuals are pytrees of arrays.  Keyword arguments and defaults
     are resolved to positions.  Integer arguments take ``None`` or float0 cotangents;
@@ -61,16 +63,25 @@ def custom_vjp(
     themselves.  Put `jax.jit` outermost where the function is called eagerly: a rule is
     traced anew by every eager gradient.
 
-    What differs from `jax.custom_vjp`: ``bwd`` must be transposable by JAX, which a
-    `jax.lax.while_loop` over ``g`` or a `jax.custom_vjp` function of ``g`` is not; it
-    always sees tracers for ``g``; it is traced in forward mode as well, so its side
-    effects may run there, or twice; and a cotangent of another dtype than its argument
-    is refused.
+    Linear is what multiplies ``g``, moves it and sums it, loops, solvers of
+    `jax.scipy.sparse.linalg` and other rules included.  What can be seen not to be is
+    refused; what cannot, such as the addition of a residual that may be zero, is taken
+    for linear, and `flax_stable.testing.check_rule` tells if it is not.
+
+    What differs from `jax.custom_vjp`: ``bwd`` must be differentiable by ``g`` in
+    reverse mode, which a `jax.lax.while_loop` over ``g`` is not; it always sees tracers
+    for ``g``; it is traced in forward mode as well, and once for arguments of the same
+    types, so its side effects may run there, or not again; and a cotangent of another
+    dtype is cast to that of its argument.
+
+    Inside of a Pallas kernel the residuals are what JAX makes of the rule.
 
     Raises:
       TypeError: ``fwd`` returned no pair, ``bwd`` returned the wrong structure or is
-        not linear in ``g``, or the call does not fit the signature.
-      ValueError: no rule was defined, or ``bwd`` returned a wrong shape or dtype.
+        not linear in ``g``, what the functions close over is differentiated, or the
+        call does not fit the signature.
+      ValueError: ``bwd`` returned a wrong shape, or one that varies over other axes.
+      AttributeError: no rule was defined.
       jax.errors.UnexpectedTracerError: a tracer was passed as a nondiff argument.
 
     Example:
