@@ -127,6 +127,8 @@ class _CustomVJP:
 
     _fwd: Callable | None = None
     _bwd: Callable
+    # Set where it is measured to pay: XLA on CPU keeps other arrays without.
+    barrier = False
     _reverse_only: Any = None  # jax.custom_vjp, where options ask for it
 
     def __init__(

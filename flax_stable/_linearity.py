@@ -95,7 +95,7 @@ def _value(x: Any) -> str:
     known = not isinstance(x, jax.core.Tracer) and np.size(x) < 2**16
     if not known or not getattr(x, "is_fully_addressable", True):
         return _FREE
-    if not jnp.issubdtype(x.dtype, np.number):
+    if not jnp.issubdtype(jnp.result_type(x), np.number):
         return _FREE
     x = np.asarray(x)
     if not np.any(x):

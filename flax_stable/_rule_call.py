@@ -141,7 +141,7 @@ class Call:
         try:
             # The checkpoint makes the residuals exactly those of fwd, whatever bwd
             # computes from them.
-            pushed = checkpoint(push_forward)(arrays, moving)
+            pushed = checkpoint(push_forward, self.rule.barrier)(arrays, moving)
         finally:
             values.clear()
         for i, t in zip(smooth, pushed, strict=True):
@@ -247,16 +247,15 @@ def _leaves_up_to(tree: Any, ct: Any) -> list | None:
     return leaves
 
 
-def checkpoint(fun: Callable) -> Callable:
+def checkpoint(fun: Callable, barrier: bool = False) -> Callable:
     """`jax.checkpoint`, where that works inside of rules.
 
-    It has no barrier: XLA merges what it recomputes with the forward pass where that
-    takes no more memory.  In a Pallas kernel, which is one program on one block, there
+    Without a barrier XLA may merge what it recomputes with the forward pass.  In a Pallas kernel, which is one program on one block, there
     is nothing to keep, and JAX lowers no checkpoint.
     """
     if getattr(jax.config, "jax_remat3", False) or in_pallas_kernel():
         return fun
-    return jax.checkpoint(fun, prevent_cse=False)
+    return jax.checkpoint(fun, prevent_cse=barrier)
 
 
 def in_pallas_kernel() -> bool:

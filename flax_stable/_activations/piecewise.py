@@ -31,6 +31,7 @@ def ramp(name: str, value: Callable, rises: Callable, slope: float = 1.0) -> Cal
         return (jnp.where(named(rising, name), ct, 0),)
 
     f.defvjp(fwd, bwd)
+    f.barrier = True
     return f
 
 
