@@ -250,8 +250,9 @@ def _leaves_up_to(tree: Any, ct: Any) -> list | None:
 def checkpoint(fun: Callable, barrier: bool = False) -> Callable:
     """`jax.checkpoint`, where that works inside of rules.
 
-    Without a barrier XLA may merge what it recomputes with the forward pass.  In a Pallas kernel, which is one program on one block, there
-    is nothing to keep, and JAX lowers no checkpoint.
+    Without a barrier XLA may merge what it recomputes with the forward pass.  In a
+    Pallas kernel, one program on one block, there is nothing to keep, and JAX lowers no
+    checkpoint there.
     """
     if getattr(jax.config, "jax_remat3", False) or in_pallas_kernel():
         return fun
