@@ -2,17 +2,16 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.custom_derivatives import SymbolicZero
-from jax.dtypes import float0
-from jax.extend.core import jaxpr_as_fun
 
-from ._linearity import zero_outputs
+from ._rule_call import Call, is_moving
+from ._rule_call import checkpoint as checkpoint
+from ._rule_call import in_pallas_kernel as in_pallas_kernel
+from ._rule_call import symbolic_zero as symbolic_zero
 
 
 def custom_vjp(
@@ -32,7 +31,7 @@ def custom_vjp(
     What `jax.custom_vjp` lacks is forward mode.  ``bwd`` is linear in ``g``: it applies
     the transposed Jacobian, so its own transpose applies the Jacobian::
 
-        tangent_out = jax.linear_transpose(lambda g: bwd(residuals, g), y)(tangents_in)
+        tangent_out = jax.vjp(lambda g: bwd(residuals, g), zeros)[1](tangents_in)
 
     Reverse mode transposes that once more and has ``bwd`` back.  So `jax.jvp`,
     `jax.linearize`, `jax.jacfwd` and `jax.hessian` work, in any order and any nesting.
@@ -45,10 +44,12 @@ def custom_vjp(
         ``bwd(*nondiff_args, residuals, g)``.
       nondiff_argnames: the same, by name.
       forward_mode: ``False`` gives `jax.custom_vjp` itself, for a rule that is not
-        linear in ``g`` (one that clips it, say) or that needs ``symbolic_zeros``.
+        linear in ``g`` (one that clips it, say).
 
     Returns:
-      A function of the same signature with a method ``defvjp(fwd, bwd)``.
+      A function of the same signature with a method ``defvjp(fwd, bwd)``.  Options of
+      ``defvjp`` such as ``symbolic_zeros=True`` and ``optimize_remat=True`` make it
+      `jax.custom_vjp` itself as well.
 
     Inputs, outputs and residuals are pytrees of arrays.  Keyword arguments and defaults
     are resolved to positions.  Integer arguments take ``None`` or float0 cotangents;
@@ -62,16 +63,25 @@ def custom_vjp(
     themselves.  Put `jax.jit` outermost where the function is called eagerly: a rule is
     traced anew by every eager gradient.
 
-    What differs from `jax.custom_vjp`: ``bwd`` must be transposable by JAX, which a
-    `jax.lax.while_loop` over ``g`` or a `jax.custom_vjp` function of ``g`` is not; it
-    always sees tracers for ``g``; it is traced in forward mode as well, so its side
-    effects may run there, or twice; and a cotangent of another dtype than its argument
-    is refused.
+    Linear is what multiplies ``g``, moves it and sums it, loops, solvers of
+    `jax.scipy.sparse.linalg` and other rules included.  What can be seen not to be is
+    refused; what cannot, such as the addition of a residual that may be zero, is taken
+    for linear, and `flax_stable.testing.check_rule` tells if it is not.
+
+    What differs from `jax.custom_vjp`: ``bwd`` must be differentiable by ``g`` in
+    reverse mode, which a `jax.lax.while_loop` over ``g`` is not; it always sees tracers
+    for ``g``; it is traced in forward mode as well, and once for arguments of the same
+    types, so its side effects may run there, or not again; and a cotangent of another
+    dtype is cast to that of its argument.
+
+    Inside of a Pallas kernel the residuals are what JAX makes of the rule.
 
     Raises:
       TypeError: ``fwd`` returned no pair, ``bwd`` returned the wrong structure or is
-        not linear in ``g``, or the call does not fit the signature.
-      ValueError: no rule was defined, or ``bwd`` returned a wrong shape or dtype.
+        not linear in ``g``, what the functions close over is differentiated, or the
+        call does not fit the signature.
+      ValueError: ``bwd`` returned a wrong shape, or one that varies over other axes.
+      AttributeError: no rule was defined.
       jax.errors.UnexpectedTracerError: a tracer was passed as a nondiff argument.
 
     Example:
@@ -123,8 +133,11 @@ def custom_vjp(
 class _CustomVJP:
     """A function with a rule; see `custom_vjp`."""
 
-    _fwd: Callable
+    _fwd: Callable | None = None
     _bwd: Callable
+    # Set where it is measured to pay: XLA on CPU keeps other arrays without.
+    barrier = False
+    _reverse_only: Any = None  # jax.custom_vjp, where options ask for it
 
     def __init__(
         self,
@@ -138,37 +151,33 @@ class _CustomVJP:
         self._nondiff = _positions(
             self._name, self._signature, nondiff_argnums, nondiff_argnames
         )
-        self._call: Callable | None = None
 
     def defvjp(
-        self, fwd: Callable, bwd: Callable, symbolic_zeros: bool = False
+        self,
+        fwd: Callable,
+        bwd: Callable,
+        symbolic_zeros: bool = False,
+        optimize_remat: bool = False,
+        **options: bool,
     ) -> None:
         """Ties the rule to the function; see `custom_vjp`."""
-        if symbolic_zeros:
-            raise ValueError(
-                f"defvjp of {self._name} got symbolic_zeros=True, which has no forward "
-                "mode: decorate with @custom_vjp(forward_mode=False) to use it."
-            )
         for role, rule in (("fwd", fwd), ("bwd", bwd)):
             if not callable(rule):
                 raise TypeError(
                     f"defvjp of {self._name} expects {role} to be a function, but got "
                     f"{rule!r}."
                 )
-        self._fwd, self._bwd = fwd, bwd
-
-        @functools.wraps(fwd)
-        def jvp(*args):
-            *static, primals, tangents = args
-            return self._jvp(static, primals, tangents)
-
-        call = jax.custom_jvp(self._fun, nondiff_argnums=self._nondiff)
-        call.defjvp(jvp, symbolic_zeros=True)
-        self._call = call
+        self._fwd, self._bwd, self._reverse_only = fwd, bwd, None
+        self._traced: dict[Any, tuple] = {}
+        given = {"symbolic_zeros": symbolic_zeros, "optimize_remat": optimize_remat}
+        given = {k: v for k, v in (given | options).items() if v}
+        if given:
+            self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
+            self._reverse_only.defvjp(fwd, bwd, **given)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._call is None:
-            raise ValueError(
+        if self._fwd is None:
+            raise AttributeError(
                 f"No rule is defined for the custom_vjp function {self._name}: call "
                 f"{self._name}.defvjp(fwd, bwd) before the function."
             )
@@ -176,12 +185,41 @@ class _CustomVJP:
         for i in self._nondiff:
             if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args[i])):
                 raise jax.errors.UnexpectedTracerError(
-                    f"{self._name} got a tracer for {self._argument(i)}, which "
-                    "nondiff_argnums or nondiff_argnames mark as not differentiable. "
-                    "They are for static values: pass the array as an ordinary "
-                    "argument and return None as its cotangent."
+                    f"The custom_vjp function {self._name} got a tracer for "
+                    f"{self._argument(i)}, which nondiff_argnums or nondiff_argnames "
+                    "mark as not differentiable. They are for static values: pass the "
+                    "array as an ordinary argument and return None as its cotangent."
                 )
-        return self._call(*args)
+        if self._reverse_only is None:
+            differentiable = [a for i, a in enumerate(args) if i not in self._nondiff]
+            return Call(self, args)(jax.tree.leaves(differentiable), self._captured())
+        try:
+            return self._reverse_only(*args)
+        except TypeError as e:
+            if "forward-mode" in str(e):
+                e.add_note(
+                    f"{self._name} has no forward mode, because its defvjp got "
+                    "symbolic_zeros or optimize_remat, which make it a jax.custom_vjp. "
+                    "Leave them out: flax_stable.custom_vjp skips arguments that do "
+                    "not move, and keeps what fwd returns."
+                )
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        """What else `jax.custom_vjp` can define has no forward mode either."""
+        if not name.startswith("def") or not hasattr(jax.custom_vjp, name):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
+        self._fwd = self._reverse_only  # defined by what follows
+        return getattr(self._reverse_only, name)
+
+    def _captured(self) -> list[tuple[str, str, Any]]:
+        """What the functions close over: it must not be differentiated."""
+        found: dict[int, tuple[str, str, Any]] = {}
+        for role in ("fun", "fwd", "bwd"):
+            for name, x in _closed_over(getattr(self, f"_{role}"), set()):
+                found.setdefault(id(x), (role, name, x))
+        return list(found.values())
 
     def _resolve(self, args: tuple, kwargs: dict) -> tuple:
         try:
@@ -200,132 +238,6 @@ class _CustomVJP:
     def _argument(self, i: int) -> str:
         names = list(self._signature.parameters)
         return f"argument {names[i]!r}" if i < len(names) else f"argument {i}"
-
-    def _jvp(self, static: list, primals: tuple, tangents: tuple) -> tuple:
-        out, residuals = self._forward(static, primals)
-        out_leaves, out_tree = jax.tree.flatten(out)
-        # A zero tangent costs nothing and keeps nothing: it never meets the rule.
-        moving = {
-            i: t for i, t in enumerate(jax.tree.leaves(tangents)) if not _is_zero(t)
-        }
-        smooth = [i for i, y in enumerate(out_leaves) if _is_inexact(y)]
-        if not smooth:
-            return out, jax.tree.map(symbolic_zero, out)
-
-        # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays
-        # of JAX are residuals.
-        parts, part_tree = jax.tree.flatten(residuals)
-        arrays = {i: x for i, x in enumerate(parts) if isinstance(x, jax.Array)}
-
-        def push_forward(arrays, moving):
-            residuals = jax.tree.unflatten(
-                part_tree, [arrays.get(i, x) for i, x in enumerate(parts)]
-            )
-            kept: list[int] = []
-
-            def pull_back(*cotangents):
-                smooth_cts = iter(cotangents)
-                g = [
-                    next(smooth_cts) if i in smooth else _float0_zeros(y)
-                    for i, y in enumerate(out_leaves)
-                ]
-                cts = self._backward(
-                    static, primals, residuals, jax.tree.unflatten(out_tree, g)
-                )
-                kept[:] = [i for i in moving if cts[i] is not None]
-                return [cts[i] for i in kept]
-
-            types = [jax.typeof(out_leaves[i]) for i in smooth]
-            jaxpr = jax.make_jaxpr(pull_back)(*types)
-            if not all(zero_outputs(jaxpr.jaxpr, [True] * len(types))):
-                raise self._not_linear("it is not zero where g is")
-            transposed = jax.linear_transpose(jaxpr_as_fun(jaxpr), *types)
-            try:
-                return transposed([moving[i] for i in kept])
-            except NotImplementedError as e:
-                raise self._not_linear(str(e).rstrip(".")) from e
-            except Exception as e:
-                raise self._not_linear("JAX cannot transpose it") from e
-
-        # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
-        # from them, and its barrier keeps XLA from merging that with the forward pass.
-        push_forward = checkpoint(push_forward)
-        tangent_leaves = [symbolic_zero(y) for y in out_leaves]
-        for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
-            tangent_leaves[i] = t
-        return out, jax.tree.unflatten(out_tree, tangent_leaves)
-
-    def _not_linear(self, reason: str) -> TypeError:
-        return TypeError(
-            f"bwd of the custom_vjp function {self._name} is not linear in the "
-            f"cotangent g: {reason}. Forward mode is the transpose of bwd: let it "
-            "multiply g, move it and sum it, but not compare it with anything or add "
-            "to it. If it is meant to, decorate with @custom_vjp(forward_mode=False)."
-        )
-
-    def _forward(self, static: list, primals: tuple) -> tuple:
-        """``fwd`` of all arguments, each in its place, checked to be a pair."""
-        args = list(primals)
-        for i, value in zip(self._nondiff, static, strict=True):
-            args.insert(i, value)
-        pair = self._fwd(*args)
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(
-                f"fwd of the custom_vjp function {self._name} must return a pair "
-                f"(output, residuals), but it returned {_describe(pair)}."
-            )
-        return tuple(pair)
-
-    def _backward(self, static: list, primals: tuple, residuals: Any, g: Any) -> list:
-        """``bwd``'s cotangents, one per leaf of the primals, None where zero."""
-        cts = self._bwd(*static, residuals, g)
-        if not isinstance(cts, (tuple, list)) or len(cts) != len(primals):
-            raise TypeError(
-                f"bwd of the custom_vjp function {self._name} must return a tuple of "
-                f"{len(primals)} cotangents, one for each positional argument, but it "
-                f"returned {_describe(cts)}."
-            )
-        positions = [
-            i for i in range(len(primals) + len(static)) if i not in self._nondiff
-        ]
-        leaves = []
-        for i, primal, ct in zip(positions, primals, cts, strict=True):
-            leaves += self._match(self._argument(i), primal, ct)
-        return leaves
-
-    def _match(self, argument: str, primal: Any, ct: Any) -> list:
-        """The leaves of one argument's cotangent, checked against the argument."""
-        leaves: list = []
-        expected: list = []
-
-        def match(ct, primal):
-            below = jax.tree.leaves(primal)
-            expected.extend(below)
-            leaves.extend([None] * len(below) if ct is None else [ct])
-
-        try:
-            jax.tree.map(match, ct, primal, is_leaf=lambda x: x is None)
-            if len(leaves) != len(expected):
-                raise ValueError
-        except ValueError:
-            raise TypeError(
-                f"bwd of the custom_vjp function {self._name} must return a cotangent "
-                f"of the structure of {argument}, {jax.tree.structure(primal)}, but it "
-                f"returned {jax.tree.structure(ct)}. None stands for a zero cotangent."
-            ) from None
-        for x, leaf in zip(expected, leaves, strict=True):
-            if leaf is not None and _is_inexact(x) and _type(leaf) != _type(x):
-                raise ValueError(
-                    f"bwd of the custom_vjp function {self._name} must return a "
-                    f"cotangent of the type of {argument}, {_type(x)}, but it returned "
-                    f"{_type(leaf)}. {_way_out(leaf, x)}"
-                )
-        return leaves
-
-
-def checkpoint(fun: Callable) -> Callable:
-    """`jax.checkpoint`, where that works inside of rules."""
-    return fun if getattr(jax.config, "jax_remat3", False) else jax.checkpoint(fun)
 
 
 def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
@@ -352,38 +264,25 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
     return tuple(positions)
 
 
-def _is_inexact(x: Any) -> bool:
-    return jnp.issubdtype(jax.typeof(x).dtype, np.inexact)
-
-
-def _is_zero(tangent: Any) -> bool:
-    return isinstance(tangent, SymbolicZero) or jax.typeof(tangent).dtype == float0
-
-
-def symbolic_zero(x: Any) -> SymbolicZero:
-    return SymbolicZero(jax.typeof(x).to_tangent_aval())
-
-
-def _float0_zeros(x: Any) -> np.ndarray:
-    return np.zeros(np.shape(x), float0)
-
-
-def _type(x: Any) -> str:
-    """Shape, dtype and, where they are part of an array's type, how it is laid out."""
-    return jax.typeof(x).str_short()
-
-
-def _way_out(ct: Any, x: Any) -> str:
-    if np.shape(ct) != np.shape(x):
-        return "Sum over the axes that it was broadcast over, or reshape it."
-    if jnp.result_type(ct) != jnp.result_type(x):
-        return "Cast it with astype."
-    return (
-        "Inside shard_map, jax.lax.psum sums over the axes that the argument does not "
-        "vary over; jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
-    )
-
-
-def _describe(x: Any) -> str:
-    kind = type(x).__name__
-    return f"a {kind} of length {len(x)}" if isinstance(x, (tuple, list)) else kind
+def _closed_over(f: Any, seen: set) -> Iterator[tuple[str, Any]]:
+    """The names and the values of the tracers that a function closes over."""
+    if id(f) in seen:
+        return
+    seen.add(id(f))
+    if isinstance(f, functools.partial):
+        yield from _closed_over(f.func, seen)
+    elif isinstance(f, _CustomVJP):
+        for inner in (f._fun, f._fwd, f._bwd):
+            yield from _closed_over(inner, seen)
+    elif isinstance(f, types.FunctionType):
+        cells = f.__closure__ or ()
+        for name, cell in zip(f.__code__.co_freevars, cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if callable(value):
+                yield from _closed_over(value, seen)
+            else:
+                for x in filter(is_moving, jax.tree.leaves(value)):
+                    yield name, x

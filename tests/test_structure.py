@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 # Arrows point strictly down: a component imports itself and what stands above it here.
 LAYERS = (
     {"_linearity", "_precision", "_public", "_reproducible", "testing"},
+    {"_rule_call"},
     {"_custom_vjp"},
     {"_activations"},
     {"safe"},

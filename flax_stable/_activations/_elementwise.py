@@ -8,18 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from .._custom_vjp import checkpoint, custom_vjp
+from .._custom_vjp import custom_vjp, in_pallas_kernel
 from .._precision import narrow, widen
 from .._public import described
-
-
-def whole(value: Callable) -> Callable:
-    """``value`` as one operation to JAX.
-
-    A scan would otherwise compute its constants once, each as an array of its own that
-    stays in memory all the while.
-    """
-    return checkpoint(value)
 
 
 def elementwise(
@@ -45,7 +36,7 @@ def elementwise(
     def f(x):
         wide = widen(x)
         formula = value if wide.dtype == x.dtype else coarse or value
-        return narrow(whole(formula)(wide), x)
+        return narrow(formula(wide), x)
 
     def fwd(x):
         y = f(x)
@@ -67,7 +58,8 @@ def named(kept: Any, name: str | None) -> Any:
     forward rule they would be other arrays than the same numbers that other functions
     keep, and a scan would store them twice.
     """
-    return kept if name is None else checkpoint_name(kept, name)
+    unnamed = name is None or in_pallas_kernel()  # it lowers no names
+    return kept if unnamed else checkpoint_name(kept, name)
 
 
 def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callable:
@@ -114,7 +106,8 @@ def as_real(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Arra
 
 def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
     """``x`` as a floating array, promoted as `jax.nn` promotes."""
-    x = as_real(name, x, argument)
+    # As an array an integer would be a constant that no Pallas kernel takes.
+    x = as_real(name, float(x) if type(x) is int else x, argument)
     if jnp.issubdtype(x.dtype, np.floating):
         return x
     floating = jnp.full(x.shape, 0.0)

@@ -330,6 +330,7 @@ def _share_bwd(axes, kept, g):
 
 
 _share.defvjp(_share_fwd, _share_bwd)
+_share.barrier = True
 
 
 @functools.partial(custom_vjp, nondiff_argnums=(3,))
@@ -349,6 +350,7 @@ def _log_share_bwd(axes, kept, g):
 
 
 _log_share.defvjp(_log_share_fwd, _log_share_bwd)
+_log_share.barrier = True
 
 
 @functools.partial(custom_vjp, nondiff_argnums=(2, 3))
@@ -372,6 +374,7 @@ def _log_total_bwd(axes, name, kept, g):
 
 
 _log_total.defvjp(_log_total_fwd, _log_total_bwd)
+_log_total.barrier = True
 
 
 def _weighted(a, b, axes):

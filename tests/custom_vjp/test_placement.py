@@ -73,23 +73,27 @@ def test_shard_map(x64, expected, name):
     assert_close(run(*args), results)
 
 
+WRONG_AXES = {
+    "w": (
+        lambda x, w, g: (g * w, jnp.sum(g * x)),
+        r"argument 'w', float32\[\], .*does not vary over 'data': .*jax.lax.psum\(",
+    ),
+    "x": (
+        lambda x, w, g: (jax.lax.psum(g * w, "data"), None),
+        r"argument 'x', float32\[1\]\{V:data\}, .* varies over 'data', .*leave out the "
+        "psum",
+    ),
+}
+
+
 @pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd])
-def test_a_cotangent_that_varies_where_the_argument_does_not(transform):
-    @fs.custom_vjp
-    def scaled(x, w):
-        return x * w
-
-    def bwd(residuals, g):
-        x, w = residuals
-        return g * w, jnp.sum(g * x)
-
-    scaled.defvjp(lambda x, w: (x * w, (x, w)), bwd)
+@pytest.mark.parametrize("argument", WRONG_AXES)
+def test_a_cotangent_that_varies_over_other_axes(transform, argument):
+    bwd, text = WRONG_AXES[argument]
+    scaled = fs.custom_vjp(lambda x, w: x * w)
+    scaled.defvjp(lambda x, w: (x * w, (x, w)), lambda r, g: bwd(*r, g))
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    run = jax.shard_map(
-        lambda x, w: transform(lambda w: jnp.sum(scaled(x, w)))(w),
-        mesh=mesh,
-        in_specs=(P("data"), P()),
-        out_specs=P(),
-    )
-    with pytest.raises(ValueError, match=r"argument 'w', float32\[\], .*jax.lax.psum"):
+    by = transform(lambda x, w: jnp.sum(scaled(x, w)), "xw".index(argument))
+    run = jax.shard_map(by, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())
+    with pytest.raises(ValueError, match=text):
         run(jnp.arange(8.0), jnp.ones(()))
