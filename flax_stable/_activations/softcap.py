@@ -79,7 +79,7 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _softcap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
-    """x (1 + t^2 P(t^2)) for t = |x| / c < 0.6, then c - 2 c e / (1 + e), e = exp(-2 t).
+    """x (1 + t^2 P(t^2)), t = |x| / c < 0.6, then c - 2 c e / (1 + e), e = exp(-2 t).
 
     Leading with x and c, both exact, it rounds no more often than tanh.
     """

@@ -217,9 +217,7 @@ def _power(logs: int, held: float | None, limit: float) -> Callable:
         whole = (y == jnp.round(y)) | jnp.isnan(y)
         undefined = jnp.where(zero, (y != 0) & ~jnp.isnan(y), (x < 0) & ~whole)
         # At 0 the power 1 is the one that rises.
-        return jnp.where(
-            undefined, jnp.where(zero & (y == 1), x, 0), hold(found, held)
-        )
+        return jnp.where(undefined, jnp.where(zero & (y == 1), x, 0), hold(found, held))
 
     def by_x(x, y):
         slope = hold(y, 2.0**16) * _power(logs, limit, limit)(x, y - 1)
