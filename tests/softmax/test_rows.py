@@ -12,8 +12,8 @@ import flax_stable as fs
 
 # The largest errors observed in float32, of value and two derivatives.
 OBSERVED = {
-    "softmax": (3.6, 10.6, 10.9),
-    "log_softmax": (1.4, 4.7, 11.1),
+    "softmax": (3.6, 14.2, 10.9),
+    "log_softmax": (1.4, 5.9, 16.6),
     "logsumexp": (1.3, 3.1, 15.6),
     "logmeanexp": (1.0, 3.1, 15.6),
     "standardize": (2.7, 2.6, 6.5),
