@@ -129,7 +129,7 @@ def compiled_with_beta(x, beta, called="softplus", argument="x"):
 
 
 def _softplus_value(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, 0) + short_log1p(exp(-jnp.abs(x)))
+    return jnp.where(x < 0, 0, x) + short_log1p(exp(-jnp.abs(x)))
 
 
 def _slope_at(x: jax.Array) -> jax.Array:
@@ -140,7 +140,8 @@ def _slope_at(x: jax.Array) -> jax.Array:
 
 
 def _coarse_value(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, 0) + coarse_log1p(coarse_exp(-jnp.minimum(jnp.abs(x), 88)))
+    e = coarse_exp(-jnp.minimum(jnp.abs(x), 88))
+    return jnp.where(x < 0, 0, x) + coarse_log1p(e)
 
 
 _softplus_slope = elementwise(_slope_at, sigmoid_slope)
@@ -205,7 +206,7 @@ def _held(x: jax.Array, beta: jax.Array) -> jax.Array:
 
 def _beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
     y, rest = product(_held(x, beta), beta)
-    return jnp.where(y > 0, x, 0) + log1p_exp(beta, y, rest)
+    return jnp.where(y < 0, 0, x) + log1p_exp(beta, y, rest)
 
 
 def _beta_slope(x: jax.Array, beta: jax.Array) -> jax.Array:
