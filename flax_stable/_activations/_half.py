@@ -5,9 +5,10 @@ Where digits cancel, around the root of a derivative, a few terms of its Taylor 
 take over.
 
 An exponential that scales a result is a factor of its own, so that nothing underflows
-before the result does: a function gives ``p, m, f`` and means ``p m f^4``, with
-``f = exp(-w / 4)`` where it decays as ``exp(-w)`` and ``f = 1`` where it does not.  The
-input itself is ``p``, if it is a factor.
+before the result does: a function gives ``p, m, f`` and means ``p m f^n``, with
+``f = exp(-w / n)`` where it decays as ``exp(-w)`` and ``f = 1`` where it does not.  The
+input itself is ``p``, if it is a factor.  Alone a function takes the square root of the
+exponential, n = 2; where a large number multiplies it, the fourth root.
 """
 
 import functools
@@ -19,20 +20,21 @@ import jax.numpy as jnp
 
 from .._precision import polynomial
 
-Scaled = tuple[jax.typing.ArrayLike, jax.Array, jax.Array]
+Factors = tuple[jax.typing.ArrayLike, jax.Array, jax.Array]
 
 
-def _scaled(parts: Callable[[jax.Array], Scaled]) -> Callable[..., jax.Array]:
-    """The function that ``parts`` gives as factors, times another number.
+def _scaled(factors: Callable[[jax.Array, int], Factors]) -> Callable[..., jax.Array]:
+    """The function that is the product of ``factors``, or its product with ``times``.
 
-    Factors are multiplied in an order in which none underflows before the product.
+    They are multiplied in an order in which none underflows before the product.
     """
 
-    @functools.wraps(parts)
+    @functools.wraps(factors)
     def function(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
-        p, m, f = parts(x)
         if times is None:
-            return p * f * f * (m * f) * f
+            p, m, f = factors(x, 2)
+            return p * f * m * f
+        p, m, f = factors(x, 4)
         near = jnp.abs(p) < 0.5
         large, small = jnp.where(near, times, p), jnp.where(near, p, times)
         return small * f * f * (large * m * f) * f
@@ -40,8 +42,11 @@ def _scaled(parts: Callable[[jax.Array], Scaled]) -> Callable[..., jax.Array]:
     return function
 
 
-def _exp(w: jax.Array) -> Scaled:
-    """``f = exp(-|w| / 4)``, which is never 0, and ``f^4``."""
+def _exp(w: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """``f = exp(-|w| / n)``, for a product held above 0, and ``f^n``."""
+    if n == 2:
+        f = jnp.exp(-0.5 * jnp.abs(w))
+        return f, f * f
     f = jnp.exp(-jnp.minimum(0.25 * jnp.abs(w), 85))
     return f, (f * f) * (f * f)
 
@@ -63,29 +68,33 @@ def _near(
     return jnp.where(jnp.abs(d) < radius, d * polynomial(series, d), other)
 
 
+def sigmoid(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
+    return 1 / (1 + jnp.exp(-x)) if times is None else _times_sigmoid(x, times)
+
+
 @_scaled
-def sigmoid(x: jax.Array) -> Scaled:
-    f, e = _exp(x)
+def _times_sigmoid(x: jax.Array, n: int) -> Factors:
+    f, e = _exp(x, n)
     return 1.0, 1 / (1 + e), _below(x, f)
 
 
 @_scaled
-def sigmoid_slope(x: jax.Array) -> Scaled:
+def sigmoid_slope(x: jax.Array, n: int) -> Factors:
     """e / (1 + e)^2."""
-    f, e = _exp(x)
+    f, e = _exp(x, n)
     return 1.0, 1 / ((1 + e) * (1 + e)), f
 
 
 @_scaled
-def tanh_slope(x: jax.Array) -> Scaled:
+def tanh_slope(x: jax.Array, n: int) -> Factors:
     """4 e / (1 + e)^2, e = exp(-2 |x|)."""
-    f, e = _exp(2 * x)
+    f, e = _exp(2 * x, n)
     return 1.0, 4 / ((1 + e) * (1 + e)), f
 
 
 @_scaled
-def silu(x: jax.Array) -> Scaled:
-    f, e = _exp(x)
+def silu(x: jax.Array, n: int) -> Factors:
+    f, e = _exp(x, n)
     return _held(x, 400), 1 / (1 + e), _below(x, f)
 
 
@@ -95,15 +104,15 @@ _SILU_SERIES = 1.2784645557403564, 0.13923227787, 0.0464107580482, 0.01160268951
 
 
 @_scaled
-def silu_slope(x: jax.Array) -> Scaled:
+def silu_slope(x: jax.Array, n: int) -> Factors:
     """e (1 + y + e) / (1 + e)^2, y = -|x|, or 1 minus that for positive x."""
-    f, e = _exp(x)
+    f, e = _exp(x, n)
     y = -jnp.minimum(jnp.abs(x), 400)
     d = (y - _SILU_ROOT[0]) - _SILU_ROOT[1]
     return _slope(x, f, e, _near(d, 0.125, _SILU_SERIES, 1 + y + e))
 
 
-def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Scaled:
+def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Factors:
     """e factor / (1 + e)^2 for negative x, or 1 minus that."""
     m = factor / ((1 + e) * (1 + e))
     return 1.0, jnp.where(x < 0, m, 1 - e * m), _below(x, f)
@@ -115,9 +124,9 @@ _B = 0.044715 * _A
 
 
 @_scaled
-def gelu(x: jax.Array) -> Scaled:
+def gelu(x: jax.Array, n: int) -> Factors:
     x = _held(x, 14)
-    f, e = _exp(x * (_A + _B * (x * x)))
+    f, e = _exp(x * (_A + _B * (x * x)), n)
     return x, 1 / (1 + e), _below(x, f)
 
 
@@ -127,10 +136,10 @@ _GELU_SERIES = -2.4606568813, -0.0999115258455, -0.400447696447, 0.0759589895606
 
 
 @_scaled
-def gelu_slope(x: jax.Array) -> Scaled:
+def gelu_slope(x: jax.Array, n: int) -> Factors:
     """e (1 + e - a w') / (1 + e)^2, a = |x|, or 1 minus that for positive x."""
     a = jnp.minimum(jnp.abs(x), 14)
-    f, e = _exp(a * (_A + _B * (a * a)))
+    f, e = _exp(a * (_A + _B * (a * a)), n)
     d = (a - _GELU_ROOT[0]) - _GELU_ROOT[1]
     factor = 1 + e - a * (_A + 3 * _B * (a * a))
     return _slope(x, f, e, _near(d, 0.0625, _GELU_SERIES, factor))
@@ -144,15 +153,15 @@ _TAIL = (
 )
 
 
-def _tail(x: jax.Array) -> tuple[jax.Array, ...]:
+def _tail(x: jax.Array, n: int) -> tuple[jax.Array, ...]:
     """a = |x|, held, p and q with Q(a) = e p / q, then f and e = exp(-a^2 / 2)."""
     a = jnp.minimum(jnp.abs(x), 27)
-    return a, polynomial(_TAIL[0], a), polynomial(_TAIL[1], a), *_exp(0.5 * a * a)
+    return a, polynomial(_TAIL[0], a), polynomial(_TAIL[1], a), *_exp(0.5 * a * a, n)
 
 
 @_scaled
-def exact_gelu(x: jax.Array) -> Scaled:
-    a, p, q, f, e = _tail(x)
+def exact_gelu(x: jax.Array, n: int) -> Factors:
+    _, p, q, f, e = _tail(x, n)
     m = p / q
     return _held(x, 27), jnp.where(x < 0, m, 1 - e * m), _below(x, f)
 
@@ -170,9 +179,9 @@ _EXACT_SERIES = (
 
 
 @_scaled
-def exact_gelu_slope(x: jax.Array) -> Scaled:
+def exact_gelu_slope(x: jax.Array, n: int) -> Factors:
     """Q(a) - a phi(a) for negative x, or 1 minus that."""
-    a, p, q, f, e = _tail(x)
+    a, p, q, f, e = _tail(x, n)
     m = p / q - a * (1 / math.sqrt(2 * math.pi))
     d = (a - _EXACT_ROOT[0]) - _EXACT_ROOT[1]
     m = _near(d, 0.25, _EXACT_SERIES, m)
@@ -180,11 +189,11 @@ def exact_gelu_slope(x: jax.Array) -> Scaled:
 
 
 @_scaled
-def mish(x: jax.Array) -> Scaled:
+def mish(x: jax.Array, n: int) -> Factors:
     """x tanh(softplus(x)): x n / (n + 2) with n = e (2 + e), e = exp(x), divided by e^2
     for positive x.
     """
-    f, e = _exp(x)
+    f, e = _exp(x, n)
     below = x < 0
     top = jnp.where(below, 2 + e, 1 + 2 * e)
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
@@ -197,12 +206,12 @@ _MISH_SERIES = 6.40796422958, 2.26320743561, 1.28618228436, 0.557818472385
 
 
 @_scaled
-def mish_slope(x: jax.Array) -> Scaled:
+def mish_slope(x: jax.Array, n: int) -> Factors:
     """e (4 (1 + x) + (6 + 4 x) e + 4 e^2 + e^3) / (2 + 2 e + e^2)^2, e = exp(x).
 
     For positive x the powers of e are divided by e^4.
     """
-    f, e = _exp(x)
+    f, e = _exp(x, n)
     y = -jnp.minimum(jnp.abs(x), 400)
     d = (y - _MISH_ROOT[0]) - _MISH_ROOT[1]
     low = 4 * (1 + y) + e * ((6 + 4 * y) + e * (4 + e))
