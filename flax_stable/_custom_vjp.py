@@ -2,17 +2,20 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import jaxpr_as_fun
 
-from ._linearity import zero_outputs
+from ._linearity import why_not_linear
 
 
 def custom_vjp(
@@ -115,8 +118,9 @@ def custom_vjp(
 class _CustomVJP:
     """A function with a rule; see `custom_vjp`."""
 
-    _fwd: Callable
+    _fwd: Callable | None = None
     _bwd: Callable
+    _reverse_only: Any = None  # jax.custom_vjp, where options ask for it
 
     def __init__(
         self,
@@ -131,40 +135,36 @@ class _CustomVJP:
         self._nondiff = _positions(
             self._name, self._signature, nondiff_argnums, nondiff_argnames
         )
-        self._call: Callable | None = None
 
     def __repr__(self) -> str:
         return f"<flax_stable.custom_vjp function {self._name}>"
 
     def defvjp(
-        self, fwd: Callable, bwd: Callable, symbolic_zeros: bool = False
+        self,
+        fwd: Callable,
+        bwd: Callable,
+        symbolic_zeros: bool = False,
+        optimize_remat: bool = False,
+        **options: bool,
     ) -> None:
         """Ties the rule to the function; see `custom_vjp`."""
-        if symbolic_zeros:
-            raise ValueError(
-                f"defvjp of {self._name} got symbolic_zeros=True, which has no forward "
-                "mode: decorate with @custom_vjp(forward_mode=False) to use it."
-            )
         for role, rule in (("fwd", fwd), ("bwd", bwd)):
             if not callable(rule):
                 raise TypeError(
                     f"defvjp of {self._name} expects {role} to be a function, but got "
                     f"{rule!r}."
                 )
-        self._fwd, self._bwd = fwd, bwd
-
-        @functools.wraps(fwd)
-        def jvp(*args):
-            *static, primals, tangents = args
-            return self._jvp(static, primals, tangents)
-
-        call = jax.custom_jvp(self._fun, nondiff_argnums=self._nondiff)
-        call.defjvp(jvp, symbolic_zeros=True)
-        self._call = call
+        self._fwd, self._bwd, self._reverse_only = fwd, bwd, None
+        self._traced: dict[Any, tuple] = {}
+        given = {"symbolic_zeros": symbolic_zeros, "optimize_remat": optimize_remat}
+        given = {k: v for k, v in (given | options).items() if v}
+        if given:
+            self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
+            self._reverse_only.defvjp(fwd, bwd, **given)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._call is None:
-            raise ValueError(
+        if self._fwd is None:
+            raise AttributeError(
                 f"No rule is defined for the custom_vjp function {self._name}: call "
                 f"{self._name}.defvjp(fwd, bwd) before the function."
             )
@@ -172,12 +172,33 @@ class _CustomVJP:
         for i in self._nondiff:
             if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args[i])):
                 raise jax.errors.UnexpectedTracerError(
-                    f"{self._name} got a tracer for {self._argument(i)}, which "
-                    "nondiff_argnums or nondiff_argnames mark as not differentiable. "
-                    "They are for static values: pass the array as an ordinary "
-                    "argument and return None as its cotangent."
+                    f"The custom_vjp function {self._name} got a tracer for "
+                    f"{self._argument(i)}, which nondiff_argnums or nondiff_argnames "
+                    "mark as not differentiable. They are for static values: pass the "
+                    "array as an ordinary argument and return None as its cotangent."
                 )
-        return self._call(*args)
+        if self._reverse_only is None:
+            differentiable = [a for i, a in enumerate(args) if i not in self._nondiff]
+            return _Call(self, args)(jax.tree.leaves(differentiable))
+        try:
+            return self._reverse_only(*args)
+        except TypeError as e:
+            if "forward-mode" in str(e):
+                e.add_note(
+                    f"{self._name} has no forward mode, because its defvjp got "
+                    "symbolic_zeros or optimize_remat, which make it a jax.custom_vjp. "
+                    "Leave them out: flax_stable.custom_vjp skips arguments that do "
+                    "not move, and keeps what fwd returns."
+                )
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        """What else `jax.custom_vjp` can define has no forward mode either."""
+        if not name.startswith("def") or not hasattr(jax.custom_vjp, name):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
+        self._fwd = self._reverse_only  # defined by what follows
+        return getattr(self._reverse_only, name)
 
     def _resolve(self, args: tuple, kwargs: dict) -> tuple:
         try:
@@ -197,131 +218,260 @@ class _CustomVJP:
         names = list(self._signature.parameters)
         return f"argument {names[i]!r}" if i < len(names) else f"argument {i}"
 
-    def _jvp(self, static: list, primals: tuple, tangents: tuple) -> tuple:
-        out, residuals = self._forward(static, primals)
-        out_leaves, out_tree = jax.tree.flatten(out)
-        # A zero tangent costs nothing and keeps nothing: it never meets the rule.
-        moving = {
-            i: t for i, t in enumerate(jax.tree.leaves(tangents)) if not _is_zero(t)
-        }
+
+class _Call:
+    """A rule for arguments of one structure.  It holds no arrays: it is kept."""
+
+    def __init__(self, rule: _CustomVJP, args: tuple):
+        self.rule, self.name = rule, f"the custom_vjp function {rule._name}"
+        self.positions = [i for i in range(len(args)) if i not in rule._nondiff]
+        self.static = {i: args[i] for i in rule._nondiff}
+        self.tree = jax.tree.structure([args[i] for i in self.positions])
+        self.out_tree: Any = None
+
+    def __call__(self, leaves: list) -> Any:
+        rule, n = self.rule, len(leaves)
+        movable = [i for i, x in enumerate(leaves) if _is_moving(x)]
+        # What the functions close over is watched: it must not be differentiated.
+        captured: dict[int, tuple[str, str, Any]] = {}
+        for role in ("fun", "fwd", "bwd"):
+            for name, x in _closed_over(getattr(rule, f"_{role}"), set()):
+                captured.setdefault(id(x), (role, name, x))
+        # Symbolic zeros tell which tangents are zero.  Where one argument moves it is
+        # clear, and a Pallas kernel lowers no function that asks for them.
+        watched = {} if in_pallas_kernel() else captured
+        symbolic = len(movable) + len(watched) > 1 and not in_pallas_kernel()
+
+        def fun(*args):
+            out = rule._fun(*self._args(args[:n]))
+            return self._flat_output("the function", out)
+
+        def jvp(primals, tangents):
+            tangents, others = tangents[:n], tangents[n:]
+            for (role, name, x), tangent in zip(watched.values(), others, strict=True):
+                if not _is_zero(tangent):
+                    raise self._differentiated(role, name, x)
+            # A zero tangent costs nothing and keeps nothing: it never meets the rule.
+            moving = {i: tangents[i] for i in movable if not _is_zero(tangents[i])}
+            return self._jvp(primals[:n], moving, cached=not captured)
+
+        fun.__name__ = fun.__qualname__ = rule._name
+        call = jax.custom_jvp(fun)
+        call.defjvp(jvp, symbolic_zeros=symbolic)
+        out = call(*leaves, *(x for *_, x in watched.values()))
+        return jax.tree.unflatten(self.out_tree, out)
+
+    def _differentiated(self, role: str, name: str, x: Any) -> TypeError:
+        return TypeError(
+            f"{role if role != 'fun' else 'The function'} of {self.name} closes over "
+            f"{name}, {_type(x)}, which is differentiated. A rule says how to "
+            f"differentiate with respect to arguments alone: pass {name} as an "
+            "argument, and let bwd return its cotangent."
+        )
+
+    def _args(self, leaves: Sequence) -> list:
+        """All arguments, each in its place."""
+        differentiable = iter(jax.tree.unflatten(self.tree, leaves))
+        n = len(self.positions) + len(self.static)
+        return [
+            self.static[i] if i in self.static else next(differentiable)
+            for i in range(n)
+        ]
+
+    def _flat_output(self, role: str, out: Any) -> list:
+        leaves, tree = jax.tree.flatten(out)
+        if self.out_tree is not None and self.out_tree != tree:
+            raise TypeError(
+                f"fwd of {self.name} must return a pair (output, residuals) with an "
+                f"output as that of the function, but {role} returned {tree} in place "
+                f"of {self.out_tree}."
+            )
+        self.out_tree = tree
+        return leaves
+
+    def _jvp(self, primals: tuple, moving: dict, cached: bool) -> tuple:
+        out, residuals = self._forward(primals)
+        out_leaves = self._flat_output("fwd", out)
         smooth = [i for i, y in enumerate(out_leaves) if _is_inexact(y)]
-        if not smooth:
-            return out, jax.tree.map(symbolic_zero, out)
+        tangents = [_zeros(y) for y in out_leaves]
+        if not smooth or not moving:
+            return out_leaves, tangents
 
         # Numbers and NumPy arrays are constants, which bwd may branch on: only arrays
         # of JAX are residuals.
         parts, part_tree = jax.tree.flatten(residuals)
         arrays = {i: x for i, x in enumerate(parts) if isinstance(x, jax.Array)}
+        constants = {i: x for i, x in enumerate(parts) if i not in arrays}
+        types = [jax.typeof(x) for x in (*primals, *out_leaves)]
+        n, values = len(primals), {}
 
         def push_forward(arrays, moving):
-            residuals = jax.tree.unflatten(
-                part_tree, [arrays.get(i, x) for i, x in enumerate(parts)]
-            )
             kept: list[int] = []
 
             def pull_back(*cotangents):
                 smooth_cts = iter(cotangents)
                 g = [
                     next(smooth_cts) if i in smooth else _float0_zeros(y)
-                    for i, y in enumerate(out_leaves)
+                    for i, y in enumerate(types[n:])
                 ]
-                cts = self._backward(
-                    static, primals, residuals, jax.tree.unflatten(out_tree, g)
-                )
+                every = arrays | constants
+                parts = [every[i] for i in range(len(every))]
+                residuals = jax.tree.unflatten(part_tree, parts)
+                cts = self._backward(types[:n], residuals, g)
                 kept[:] = [i for i in moving if cts[i] is not None]
                 return [cts[i] for i in kept]
 
-            types = [jax.typeof(out_leaves[i]) for i in smooth]
-            jaxpr = jax.make_jaxpr(pull_back)(*types)
-            if not all(zero_outputs(jaxpr.jaxpr, [True] * len(types))):
-                raise self._not_linear("it is not zero where g is")
-            transposed = jax.linear_transpose(jaxpr_as_fun(jaxpr), *types)
+            cotangents = [types[n + i] for i in smooth]
+            jaxpr = jax.make_jaxpr(pull_back)(*cotangents)
+            # Outside of a trace it can be seen what a residual is.
+            known = {id(x): values[i] for i, x in arrays.items()}
+            reason = why_not_linear(jaxpr, known)
+            if reason is not None:
+                raise self._not_linear(reason)
             try:
+                transposed = jax.vjp(jaxpr_as_fun(jaxpr), *_zeros_of(cotangents))[1]
                 return transposed([moving[i] for i in kept])
-            except NotImplementedError as e:
-                raise self._not_linear(str(e).rstrip(".")) from e
-            except Exception as e:
-                raise self._not_linear("JAX cannot transpose it") from e
+            except (NotImplementedError, ValueError) as e:
+                raise self._not_linear(f"JAX cannot transpose it ({e})") from e
 
-        # The checkpoint makes the residuals exactly those of fwd, whatever bwd computes
-        # from them, and its barrier keeps XLA from merging that with the forward pass.
-        push_forward = checkpoint(push_forward)
-        tangent_leaves = [symbolic_zero(y) for y in out_leaves]
-        for i, t in zip(smooth, push_forward(arrays, moving), strict=True):
-            tangent_leaves[i] = t
-        return out, jax.tree.unflatten(out_tree, tangent_leaves)
+        # JAX traces a function once for arguments of the same types.
+        key = self._key(part_tree, constants, types, tuple(moving)) if cached else None
+        if key is not None:
+            push_forward, values = self.rule._traced.setdefault(
+                key, (push_forward, values)
+            )
+        values |= arrays
+        try:
+            # The checkpoint makes the residuals exactly those of fwd, whatever bwd
+            # computes from them.
+            pushed = checkpoint(push_forward)(arrays, moving)
+        finally:
+            values.clear()
+        for i, t in zip(smooth, pushed, strict=True):
+            tangents[i] = t
+        return out_leaves, tangents
+
+    def _key(self, *parts: Any) -> Any:
+        """What tells one trace of bwd from another, None where nothing surely does."""
+        constants = [*self.static.items(), *parts[1].items()]
+        if not all(isinstance(x, int | float | str | None) for _, x in constants):
+            return None
+        values = tuple((i, type(x), repr(x)) for i, x in constants)
+        key = parts[0], values, tuple(parts[2]), parts[3], self.tree, self.out_tree
+        try:
+            hash(key)
+        except TypeError:
+            return None
+        return key
 
     def _not_linear(self, reason: str) -> TypeError:
         return TypeError(
-            f"bwd of the custom_vjp function {self._name} is not linear in the "
-            f"cotangent g: {reason}. Forward mode is the transpose of bwd: let it "
-            "multiply g, move it and sum it, but not compare it with anything or add "
-            "to it. If it is meant to, decorate with @custom_vjp(forward_mode=False)."
+            f"bwd of {self.name} is not linear in the cotangent g: {reason}. Forward "
+            "mode is the transpose of bwd: let it multiply g, move it and sum it, but "
+            "not compare it with anything or add to it. If it is meant to, decorate "
+            "with @custom_vjp(forward_mode=False)."
         )
 
-    def _forward(self, static: list, primals: tuple) -> tuple:
-        """``fwd`` of all arguments, each in its place, checked to be a pair."""
-        args = list(primals)
-        for i, value in zip(self._nondiff, static, strict=True):
-            args.insert(i, value)
-        pair = self._fwd(*args)
+    def _forward(self, primals: Sequence) -> tuple:
+        """``fwd`` of all arguments, checked to be a pair."""
+        pair = self.rule._fwd(*self._args(primals))
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(
-                f"fwd of the custom_vjp function {self._name} must return a pair "
-                f"(output, residuals), but it returned {_describe(pair)}."
+                f"fwd of {self.name} must return a pair (output, residuals), but it "
+                f"returned {_describe(pair)}."
             )
         return tuple(pair)
 
-    def _backward(self, static: list, primals: tuple, residuals: Any, g: Any) -> list:
-        """``bwd``'s cotangents, one per leaf of the primals, None where zero."""
-        cts = self._bwd(*static, residuals, g)
-        if not isinstance(cts, (tuple, list)) or len(cts) != len(primals):
+    def _backward(self, primals: Sequence, residuals: Any, g: list) -> list:
+        """``bwd``'s cotangents, one per leaf of the arguments, None where zero."""
+        static = self.static.values()
+        g = jax.tree.unflatten(self.out_tree, g)
+        cts = self.rule._bwd(*static, residuals, g)
+        if not isinstance(cts, (tuple, list)) or len(cts) != len(self.positions):
             raise TypeError(
-                f"bwd of the custom_vjp function {self._name} must return a tuple of "
-                f"{len(primals)} cotangents, one for each positional argument, but it "
-                f"returned {_describe(cts)}."
+                f"bwd of {self.name} must return a tuple of {len(self.positions)} "
+                "cotangents, one for each positional argument, but it returned "
+                f"{_describe(cts)}."
             )
-        positions = [
-            i for i in range(len(primals) + len(static)) if i not in self._nondiff
-        ]
-        leaves = []
-        for i, primal, ct in zip(positions, primals, cts, strict=True):
-            leaves += self._match(self._argument(i), primal, ct)
-        return leaves
-
-    def _match(self, argument: str, primal: Any, ct: Any) -> list:
-        """The leaves of one argument's cotangent, checked against the argument."""
+        trees = self.tree.children()
         leaves: list = []
-        expected: list = []
-
-        def match(ct, primal):
-            below = jax.tree.leaves(primal)
-            expected.extend(below)
-            leaves.extend([None] * len(below) if ct is None else [ct])
-
-        try:
-            jax.tree.map(match, ct, primal, is_leaf=lambda x: x is None)
-            if len(leaves) != len(expected):
-                raise ValueError
-        except ValueError:
-            raise TypeError(
-                f"bwd of the custom_vjp function {self._name} must return a cotangent "
-                f"of the structure of {argument}, {jax.tree.structure(primal)}, but it "
-                f"returned {jax.tree.structure(ct)}. None stands for a zero cotangent."
-            ) from None
-        for x, leaf in zip(expected, leaves, strict=True):
-            if leaf is not None and _is_inexact(x) and _type(leaf) != _type(x):
-                raise ValueError(
-                    f"bwd of the custom_vjp function {self._name} must return a "
-                    f"cotangent of the type of {argument}, {_type(x)}, but it returned "
-                    f"{_type(leaf)}. {_way_out(leaf, x)}"
+        for i, tree, ct in zip(self.positions, trees, cts, strict=True):
+            argument = self.rule._argument(i)
+            below = _leaves_up_to(tree, ct)
+            if below is None:
+                raise TypeError(
+                    f"bwd of {self.name} must return a cotangent of the structure of "
+                    f"{argument}, {tree}, but it returned {jax.tree.structure(ct)}. "
+                    "None stands for a zero cotangent."
                 )
+            primal = primals[len(leaves) : len(leaves) + len(below)]
+            leaves += [
+                self._typed(argument, *pair) for pair in zip(below, primal, strict=True)
+            ]
         return leaves
+
+    def _typed(self, argument: str, ct: Any, x: Any) -> Any:
+        """A cotangent as an array of the type of ``x``, None where it is zero."""
+        if ct is None or isinstance(ct, SymbolicZero) or not _is_inexact(x):
+            return None
+        dtype = x.dtype
+        if np.shape(ct) == x.shape and jax.typeof(ct).dtype != dtype:
+            # JAX takes another dtype too; it is a mistake only where digits matter.
+            if jnp.iscomplexobj(ct) and not jnp.issubdtype(dtype, np.complexfloating):
+                ct = jnp.real(ct)
+            ct = lax.convert_element_type(ct, dtype)
+        if _type(ct) != _type(x):
+            raise ValueError(
+                f"bwd of {self.name} must return a cotangent of the type of "
+                f"{argument}, {_type(x)}, but it returned {_type(ct)}. "
+                f"{_way_out(ct, x)}"
+            )
+        return ct
+
+
+def _leaves_up_to(tree: Any, ct: Any) -> list | None:
+    """The leaves of a cotangent for a tree, None where it is zero; None if it differs.
+
+    One array stands for all that are below its place, as one None does.
+    It takes trees apart and builds none: a class may refuse to hold what is no array.
+    """
+    if ct is None or jax.tree_util.all_leaves([ct]):
+        return [ct] * tree.num_leaves
+    children, found = jax.tree.flatten(ct, is_leaf=lambda x: x is not ct)
+    if found.node_data() != tree.node_data() or len(children) != len(tree.children()):
+        return None
+    leaves: list = []
+    for child, subtree in zip(children, tree.children(), strict=True):
+        below = _leaves_up_to(subtree, child)
+        if below is None:
+            return None
+        leaves += below
+    return leaves
 
 
 def checkpoint(fun: Callable) -> Callable:
-    """`jax.checkpoint`, where that works inside of rules."""
-    return fun if getattr(jax.config, "jax_remat3", False) else jax.checkpoint(fun)
+    """`jax.checkpoint`, where that works inside of rules.
+
+    It has no barrier: XLA merges what it recomputes with the forward pass where that
+    takes no more memory.  In a Pallas kernel, which is one program on one block, there
+    is nothing to keep, and JAX lowers no checkpoint.
+    """
+    if getattr(jax.config, "jax_remat3", False) or in_pallas_kernel():
+        return fun
+    return jax.checkpoint(fun, prevent_cse=False)
+
+
+def in_pallas_kernel() -> bool:
+    pallas = sys.modules.get("jax.experimental.pallas")
+    if pallas is None:
+        return False
+    try:
+        pallas.num_programs(0)
+    except (AssertionError, AttributeError):
+        return False  # JAX knows of no grid here
+    except Exception:  # its grid has no axis
+        return True
+    return True
 
 
 def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
@@ -349,7 +499,40 @@ def _positions(name, signature, argnums, argnames) -> tuple[int, ...]:
 
 
 def _is_inexact(x: Any) -> bool:
-    return jnp.issubdtype(jax.typeof(x).dtype, np.inexact)
+    return jnp.issubdtype(_typeof(x).dtype, np.inexact)
+
+
+def _typeof(x: Any) -> Any:
+    return x if hasattr(x, "str_short") else jax.typeof(x)
+
+
+def _is_moving(x: Any) -> bool:
+    """Whether it may be differentiated: what is no tracer here never is."""
+    return isinstance(x, jax.core.Tracer) and _is_inexact(x)
+
+
+def _closed_over(f: Any, seen: set) -> Iterator[tuple[str, Any]]:
+    """The names and the values of the tracers that a function closes over."""
+    if id(f) in seen:
+        return
+    seen.add(id(f))
+    if isinstance(f, functools.partial):
+        yield from _closed_over(f.func, seen)
+    elif isinstance(f, _CustomVJP):
+        for inner in (f._fun, f._fwd, f._bwd):
+            yield from _closed_over(inner, seen)
+    elif isinstance(f, types.FunctionType):
+        cells = f.__closure__ or ()
+        for name, cell in zip(f.__code__.co_freevars, cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if callable(value):
+                yield from _closed_over(value, seen)
+            else:
+                for x in filter(_is_moving, jax.tree.leaves(value)):
+                    yield name, x
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -360,24 +543,52 @@ def symbolic_zero(x: Any) -> SymbolicZero:
     return SymbolicZero(jax.typeof(x).to_tangent_aval())
 
 
+def _zeros(x: Any) -> Any:
+    return jnp.zeros_like(x) if _is_inexact(x) else _float0_zeros(jax.typeof(x))
+
+
+def _zeros_of(types: list) -> list:
+    """Zeros of the given types, laid out on a mesh as they say."""
+    return list(jax.linear_transpose(lambda *_: [], *types)([]))
+
+
 def _float0_zeros(x: Any) -> np.ndarray:
-    return np.zeros(np.shape(x), float0)
+    return np.zeros(x.shape, float0)
 
 
 def _type(x: Any) -> str:
     """Shape, dtype and, where they are part of an array's type, how it is laid out."""
-    return jax.typeof(x).str_short()
+    return _typeof(x).str_short()
 
 
 def _way_out(ct: Any, x: Any) -> str:
-    if np.shape(ct) != np.shape(x):
+    if np.shape(ct) != x.shape:
         return "Sum over the axes that it was broadcast over, or reshape it."
-    if jnp.result_type(ct) != jnp.result_type(x):
-        return "Cast it with astype."
-    return (
-        "Inside shard_map, jax.lax.psum sums over the axes that the argument does not "
-        "vary over; jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
-    )
+    more, less = _varying(ct) - _varying(x), _varying(x) - _varying(ct)
+    if more:
+        axes = _names(more)
+        return (
+            f"The argument does not vary over {axes}: inside shard_map sum over it, by "
+            f"jax.lax.psum(cotangent, {axes})."
+        )
+    if less:
+        axes = _names(less)
+        return (
+            f"The argument varies over {axes}, so each device has a cotangent of its "
+            "own: leave out the psum or other collective that made them one, which JAX "
+            "adds by itself where it is due. jnp.zeros_like(g), not jnp.zeros, gives "
+            "zeros that vary as g does."
+        )
+    return "jnp.zeros_like(g), not jnp.zeros, gives zeros laid out as g is."
+
+
+def _varying(x: Any) -> frozenset:
+    """The axes of a `jax.shard_map` over which an array varies."""
+    return frozenset(_typeof(x).manual_axis_type.varying)
+
+
+def _names(axes: frozenset) -> str:
+    return ", ".join(map(repr, sorted(axes)))
 
 
 def _describe(x: Any) -> str:

@@ -8,17 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from .._custom_vjp import checkpoint, custom_vjp
+from .._custom_vjp import custom_vjp, in_pallas_kernel
 from .._precision import narrow, widen
-
-
-def whole(value: Callable) -> Callable:
-    """``value`` as one operation to JAX.
-
-    A scan would otherwise compute its constants once, each as an array of its own that
-    stays in memory all the while.
-    """
-    return checkpoint(value)
 
 
 def elementwise(
@@ -44,7 +35,7 @@ def elementwise(
     def f(x):
         wide = widen(x)
         formula = value if wide.dtype == x.dtype else coarse or value
-        return narrow(whole(formula)(wide), x)
+        return narrow(formula(wide), x)
 
     def fwd(x):
         y = f(x)
@@ -66,7 +57,8 @@ def named(kept: Any, name: str | None) -> Any:
     forward rule they would be other arrays than the same numbers that other functions
     keep, and a scan would store them twice.
     """
-    return kept if name is None else checkpoint_name(kept, name)
+    unnamed = name is None or in_pallas_kernel()  # it lowers no names
+    return kept if unnamed else checkpoint_name(kept, name)
 
 
 def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callable:
@@ -81,7 +73,8 @@ def by_residual(name: str, rules: dict[str, Callable], residual: str) -> Callabl
 
 def as_floating(name: str, x: jax.typing.ArrayLike, argument: str = "x") -> jax.Array:
     """``x`` as a floating array, promoted as `jax.nn` promotes; complex is refused."""
-    x = jnp.asarray(x)
+    # As an array an integer would be a constant that no Pallas kernel takes.
+    x = jnp.asarray(float(x) if type(x) is int else x)
     if jnp.issubdtype(x.dtype, np.floating):
         return x
     if jnp.issubdtype(x.dtype, np.complexfloating):

@@ -8,7 +8,7 @@ from jax import lax
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating, named, whole
+from ._elementwise import as_floating, named
 
 
 def parametric(
@@ -31,7 +31,7 @@ def parametric(
     def f(x, *parameters):
         wide = widen(x)
         formula = value if wide.dtype == x.dtype else coarse or value
-        return narrow(whole(formula)(wide, *parameters), x)
+        return narrow(formula(wide, *parameters), x)
 
     def fwd(*args):
         y = f(*args)

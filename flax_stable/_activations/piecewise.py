@@ -8,7 +8,7 @@ import numpy as np
 
 from .._custom_vjp import custom_vjp
 from .._precision import narrow, widen
-from ._elementwise import as_floating, elementwise, named, whole
+from ._elementwise import as_floating, elementwise, named
 from ._parametric import pull_back, with_parameters
 
 
@@ -21,7 +21,7 @@ def ramp(name: str, value: Callable, rises: Callable, slope: float = 1.0) -> Cal
 
     @custom_vjp
     def f(x):
-        return narrow(whole(value)(x), x)
+        return narrow(value(x), x)
 
     def fwd(x):
         return f(x), rises(x)
@@ -270,11 +270,8 @@ _relu6 = ramp(
 
 @custom_vjp
 def _leaky_relu(x, slope):
-    @whole
-    def value(wide):
-        return jnp.where(wide >= 0, wide, slope * wide)
-
-    return narrow(value(widen(x)), x)
+    wide = widen(x)
+    return narrow(jnp.where(wide >= 0, wide, slope * wide), x)
 
 
 def _leaky_relu_fwd(x, slope):

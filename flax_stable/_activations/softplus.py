@@ -23,7 +23,7 @@ from .._precision import (
     widen,
 )
 from . import _half
-from ._elementwise import as_floating, elementwise, named, whole
+from ._elementwise import as_floating, elementwise, named
 from ._few_bit import few_bit
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
 from ._parametric import parametric, with_parameters
@@ -154,14 +154,10 @@ _stand_in = elementwise(_softplus_value, sigmoid_slope)
 _KEEPS_OUTPUT = jax.__version_info__ >= (0, 12)
 
 
-def _one_minus_exp(y: jax.Array) -> jax.Array:
-    power, z = split_exp(-jnp.minimum(y, 50))
-    return (1 - power) - power * z
-
-
 @custom_vjp
 def _slope_of(y: jax.Array) -> jax.Array:
-    return whole(_one_minus_exp)(y)
+    power, z = split_exp(-jnp.minimum(y, 50))
+    return (1 - power) - power * z
 
 
 _slope_of.defvjp(lambda y: (_slope_of(y), None), lambda _, g: (g,))
@@ -171,7 +167,7 @@ _slope_of.defvjp(lambda y: (_slope_of(y), None), lambda _, g: (g,))
 def _softplus(x: jax.Array) -> jax.Array:
     wide = widen(x)
     value = _softplus_value if wide.dtype == x.dtype else _coarse_value
-    return narrow(whole(value)(wide), x)
+    return narrow(value(wide), x)
 
 
 def _softplus_fwd(x):

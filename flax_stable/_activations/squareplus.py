@@ -97,7 +97,10 @@ def _scaled(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
     """1 / s, u = |x| / s, c = b / s^2 and u^2 + c, where s is a power of two near the
     root of b: where the square overflows, what is divided by it has vanished."""
     root = jnp.sqrt(_positive(b))
-    inverse = 1 / lax.reduce_precision(root, np.finfo(x.dtype).nexp, 0)
+    info = np.finfo(x.dtype)
+    bits = lax.bitcast_convert_type(root, np.int32 if info.bits == 32 else np.int64)
+    power = lax.bitcast_convert_type(bits & -(1 << info.nmant), x.dtype)
+    inverse = 1 / power
     u = inverse * jnp.abs(x)
     return inverse, u, inverse * b * inverse, u * u + inverse * _positive(b) * inverse
 

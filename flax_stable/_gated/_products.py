@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._activations._elementwise import named, whole
+from .._activations._elementwise import named
 from .._activations._few_bit import assert_bits, optimal_steps
 from .._activations.gelu import cubic_log2, exponent_parts, slope_of_cubic
 from .._activations.normal import INVERSE_SQRT_2PI
@@ -50,7 +50,7 @@ def gated(
     def unit(x, gate):
         wide = widen(x), widen(gate)
         product, *_ = exact if wide[0].dtype == x.dtype else plain
-        return narrow(whole(product)(*wide), x)
+        return narrow(product(*wide), x)
 
     def fwd(x, gate):
         return unit(x, gate), (x, gate)
