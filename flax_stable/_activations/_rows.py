@@ -1,12 +1,10 @@
-"""What reductions have in common: axes, masks, sums of exponentials."""
+"""What reductions have in common: axes and masks."""
 
-import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .._precision import narrow, widen
 
@@ -40,28 +38,3 @@ def narrow_rows(y: jax.Array, like: jax.Array) -> jax.Array:
 def is_wide(x: jax.Array) -> bool:
     """Whether ``x`` has the dtype of the formulas already."""
     return x.dtype == widen(x).dtype
-
-
-def exp_sum(
-    x: jax.Array, axes: tuple[int, ...], less: int = 0
-) -> tuple[jax.Array, jax.Array]:
-    """Of each row the maximum, and the sum of exponentials after its subtraction.
-
-    The sum comes ``less`` 1 where what is tiny beside that 1 must not be lost; that of
-    a row of -inf is 0.  Wide and without derivatives: who takes them knows how they
-    move with ``x``.
-    """
-    x = lax.stop_gradient(x)
-    # The lowest finite number can be subtracted where everything is -inf.
-    lowest = jnp.finfo(x.dtype).min
-    top = widen(jnp.max(x, axes, keepdims=True, initial=lowest))
-    # XLA rounds after every addition.  The leading bits go into a sum of their own, as
-    # many as leave it exact even if every element is 1.  What XLA's fast reductions on
-    # CPU cannot do, such as to choose, would cost passes over the memory.
-    count = math.prod(x.shape[i] for i in axes)
-    bits = max(jnp.finfo(top.dtype).nmant + 1 - count.bit_length(), 0)
-    one = 2.0**bits
-    e = one * jnp.exp(widen(x) - top)
-    leading = jnp.floor(e)
-    high, low = (jnp.sum(part, axes, keepdims=True) for part in (leading, e - leading))
-    return top, ((high - less * one) + low) / one

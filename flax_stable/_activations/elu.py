@@ -189,12 +189,12 @@ _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 def _elu_value(x: jax.Array, alpha: jax.typing.ArrayLike) -> jax.Array:
-    return jnp.where(x > 0, x, alpha * expm1(jnp.minimum(x, 0)))
+    return jnp.where(x > 0, x, alpha * expm1(jnp.where(x > 0, 0, x)))
 
 
 # Slopes are written with exp alone, whose own derivatives are good.
 _elu_in_alpha = elementwise(
-    lambda x: expm1(jnp.minimum(x, 0)),
+    lambda x: expm1(jnp.where(x > 0, 0, x)),
     lambda x: jnp.where(x > 0, 0, scaled_exp(1, x)),
 )
 _ELU_RULES: dict[str, Callable] = {
@@ -214,7 +214,7 @@ _ELU_RULES: dict[str, Callable] = {
 }
 _selu: Callable = elementwise(
     lambda x: jnp.where(
-        x > 0, _SCALE * x, (_SCALE * _ALPHA) * expm1(jnp.minimum(x, 0))
+        x > 0, _SCALE * x, (_SCALE * _ALPHA) * expm1(jnp.where(x > 0, 0, x))
     ),
     lambda x: jnp.where(x > 0, _SCALE, scaled_exp(_SCALE * _ALPHA, x)),
     "selu",
@@ -223,7 +223,7 @@ _selu: Callable = elementwise(
 
 def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
     """alpha expm1(t), t = x / alpha, for x < 0; x (1 + t / 2) where t is tiny."""
-    x_below = jnp.minimum(x, 0)
+    x_below = jnp.where(x > 0, 0, x)
     t = x_below / alpha
     tiny = jnp.abs(t) < 0.25 * math.sqrt(np.finfo(x.dtype).eps)
     # Lifted, the second term does not underflow where it is rounded on its own.
@@ -234,7 +234,7 @@ def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _celu_slope_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
-    t, rest = quotient(jnp.minimum(x, 0), alpha)
+    t, rest = quotient(jnp.where(x > 0, 0, x), alpha)
     return jnp.exp(t) * (1 + rest)
 
 

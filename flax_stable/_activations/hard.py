@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .._precision import widen
 from ._elementwise import as_floating, elementwise
@@ -238,7 +239,7 @@ _hard_tanh = ramp(
 # x + 3 is exact near -3, and within one rounding elsewhere.
 _hard_sigmoid = ramp(
     "hard_sigmoid",
-    lambda x: jnp.clip(widen(x) + 3, 0, 6) / 6,
+    lambda x: jnp.where(x >= 3, 1, jnp.where(x <= -3, 0, (widen(x) + 3) / 6)),
     lambda x: jnp.abs(x) < 3,
     1 / 6,
 )
@@ -262,13 +263,13 @@ def _sparse_plus_value(x: jax.Array) -> jax.Array:
 
 
 def _sparse_sigmoid_value(x: jax.Array) -> jax.Array:
-    return jnp.where(x >= 1, 1, jnp.where(x <= -1, 0, 0.5 * (x + 1)))
+    return jnp.clip(0.5 * (x + 1), 0, 1)
 
 
 def _sparse_sigmoid_slope(x: jax.Array) -> jax.Array:
     """1/2 inside, half of that at the kinks."""
     a = jnp.abs(x)
-    return jnp.where(a < 1, 0.5, jnp.where(a > 1, 0, 0.25 * a))
+    return jnp.where(a < 1, 0.5, jnp.where(a > 1, 0, 0.25 * lax.stop_gradient(a)))
 
 
 _hard_silu = elementwise(_hard_silu_value, _hard_silu_slope, "hard_silu")

@@ -89,10 +89,11 @@ def _mish_value(x: jax.Array) -> jax.Array:
 def _terms(x: jax.Array) -> tuple[jax.Array, ...]:
     """p, z, y, e: e = exp(y) = p (1 + z) / LIFT, and p is a power of two.
 
-    y is x, held where more of it changes nothing: p is 0, or 1 is nothing beside e.
+    y is x, held where more of it changes nothing: p is 0, or 1 is nothing beside e^2.
     """
     info = np.finfo(x.dtype)
-    y = jnp.clip(x, -(info.maxexp + 31) * math.log(2), (info.nmant + 6) * math.log(2))
+    most = (info.nmant + 8) / 2 * math.log(2)
+    y = jnp.clip(x, -(info.maxexp + 31) * math.log(2), most)
     power, z = split_exp(y, LIFT)
     e = power / LIFT * (1 + z)
     return power, z, y, e

@@ -260,10 +260,10 @@ def identity(x: jax.typing.ArrayLike) -> jax.Array:
     return x if is_exact(x) else as_floating("identity", x)
 
 
-_relu = ramp("relu", lambda x: jnp.maximum(x, 0), lambda x: x > 0)
+_relu = ramp("relu", lambda x: jnp.where(x <= 0, 0, x), lambda x: x > 0)
 _relu6 = ramp(
     "relu6",
-    lambda x: jnp.where(x > 6, 6, jnp.where(x < 0, 0, x)),
+    lambda x: jnp.where(x >= 6, 6, jnp.where(x <= 0, 0, x)),
     lambda x: (x > 0) & (x < 6),
 )
 
@@ -287,5 +287,5 @@ def _leaky_relu_bwd(kept, g):
 
 _leaky_relu.defvjp(_leaky_relu_fwd, _leaky_relu_bwd)
 _relu_squared = elementwise(
-    lambda x: jnp.maximum(x, 0) ** 2, lambda x: 2 * _relu(x), "relu_squared"
+    lambda x: jnp.where(x <= 0, 0, x) ** 2, lambda x: 2 * _relu(x), "relu_squared"
 )

@@ -55,9 +55,14 @@ def soft_sign(x: jax.typing.ArrayLike) -> jax.Array:
     return _soft_sign(as_floating("soft_sign", x))
 
 
+def _magnitude(x: jax.Array) -> jax.Array:
+    """``|x|`` with the derivative 0 at 0, as it is chosen there; that of abs is 1."""
+    return jnp.sign(x) * x
+
+
 def _soft_sign_value(x: jax.Array) -> jax.Array:
     x = jnp.clip(x, -1e30, 1e30)
-    return x / (1 + jnp.abs(x))
+    return x / (1 + _magnitude(x))
 
 
 def _power(x: jax.Array, n: int) -> jax.Array:
@@ -65,14 +70,14 @@ def _power(x: jax.Array, n: int) -> jax.Array:
 
     The last factor makes up for the rounding of all.
     """
-    a = jnp.minimum(jnp.abs(x), np.finfo(x.dtype).max)
+    a = jnp.minimum(_magnitude(x), np.finfo(x.dtype).max)
     large, small = jnp.maximum(a, 1), jnp.minimum(a, 1)
     t = large + small
     return math.prod([t] * (n - 1), start=t + n * (small - (t - large)))
 
 
 _reciprocal: Callable = elementwise(
-    lambda x: 1 / (1 + jnp.abs(x)), lambda x: -jnp.sign(x) * _soft_sign_slope(x)
+    lambda x: 1 / (1 + _magnitude(x)), lambda x: -jnp.sign(x) * _soft_sign_slope(x)
 )
 _curvature: Callable = elementwise(
     lambda x: -2 * jnp.sign(x) / _power(x, 3),

@@ -79,14 +79,14 @@ def softcap(x: jax.typing.ArrayLike, cap: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _softcap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
-    """a (1 + t^2 P(t^2)) for t = a / c < 0.6, then c - 2 c e / (1 + e), e = exp(-2 t).
+    """x (1 + t^2 P(t^2)), t = |x| / c < 0.6, then c - 2 c e / (1 + e), e = exp(-2 t).
 
-    Leading with a and c, both exact, it rounds no more often than tanh.
+    Leading with x and c, both exact, it rounds no more often than tanh.
     """
-    a, c = jnp.abs(x), jnp.abs(cap)
-    t, rest = quotient(a, c)
+    c = jnp.abs(cap)
+    t, rest = quotient(jnp.abs(x), c)
     far = c - c * twice_odds(2 * t, 2 * rest)
-    return jnp.sign(x) * jnp.where(t < 0.6, _near(a, a / c, c), far)
+    return jnp.where(t < 0.6, _near(x, x / c, c), jnp.copysign(far, x))
 
 
 def _near(a: jax.Array, t: jax.Array, c: jax.typing.ArrayLike) -> jax.Array:

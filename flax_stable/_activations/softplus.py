@@ -123,7 +123,7 @@ def _compiled_in_both(x: jax.typing.ArrayLike, beta: jax.typing.ArrayLike) -> ja
 
 
 def _softplus_value(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, 0) + short_log1p(exp(-jnp.abs(x)))
+    return jnp.where(x < 0, 0, x) + short_log1p(exp(-jnp.abs(x)))
 
 
 def _slope_at(x: jax.Array) -> jax.Array:
@@ -134,7 +134,7 @@ def _slope_at(x: jax.Array) -> jax.Array:
 
 
 def _coarse_value(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, 0) + coarse_log1p(jnp.exp(-jnp.abs(x)))
+    return jnp.where(x < 0, 0, x) + coarse_log1p(jnp.exp(-jnp.abs(x)))
 
 
 _softplus_slope = elementwise(_slope_at, sigmoid_slope)
@@ -199,7 +199,7 @@ def _held(x: jax.Array, beta: jax.Array) -> jax.Array:
 
 def _beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
     y, rest = product(_held(x, beta), beta)
-    return jnp.where(y > 0, x, 0) + log1p_exp(beta, y, rest)
+    return jnp.where(y < 0, 0, x) + log1p_exp(beta, y, rest)
 
 
 def _beta_slope(x: jax.Array, beta: jax.Array) -> jax.Array:

@@ -78,7 +78,7 @@ def _halves(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
 def _coarse_value(x: jax.Array, b: jax.Array) -> jax.Array:
     """y + max(x, 0), y = (b / 4) / p, p = (|x| + r) / 2: good to 2^-21."""
     a, r, _ = _halves(x, b)
-    return 0.25 * b / jnp.maximum(a + r, jnp.abs(x)) + jnp.maximum(x, 0)
+    return 0.25 * b / jnp.maximum(a + r, jnp.abs(x)) + jnp.where(x < 0, 0, x)
 
 
 def _squareplus_value(x: jax.Array, b: jax.Array) -> jax.Array:
@@ -90,7 +90,7 @@ def _squareplus_value(x: jax.Array, b: jax.Array) -> jax.Array:
     a, r, k = _halves(x, b)
     p = a + r
     y = 0.25 * b / jnp.maximum(p, jnp.abs(x))
-    return (y + y * (y * (0.65 / k)) * ((p - 2 * a) - y)) + jnp.maximum(x, 0)
+    return (y + y * (y * (0.65 / k)) * ((p - 2 * a) - y)) + jnp.where(x < 0, 0, x)
 
 
 def _scaled(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
@@ -108,7 +108,7 @@ def _scaled(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
 def _squareplus_slope(x: jax.Array, b: jax.Array) -> jax.Array:
     _, u, c, q = _scaled(x, b)
     w = 0.5 * c / (q + u * jnp.sqrt(q))
-    return jnp.where(x > 0, 1 - w, w)
+    return jnp.where(x < 0, w, 1 - w)
 
 
 def _curvature_value(x: jax.Array, b: jax.Array) -> jax.Array:

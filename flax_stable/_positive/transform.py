@@ -8,8 +8,7 @@ import numpy as np
 
 from .._activations._parametric import with_parameters
 from .._activations.softplus import inverse_softplus, softplus
-from .._custom_vjp import custom_vjp
-from .._precision import narrow, widen
+from .._precision import falling_zero, narrow, widen
 
 
 def positive(
@@ -190,15 +189,7 @@ def _with_floor(raw, beta, floor):
 
 def _slope(raw, beta, floor):
     """Nothing, with the derivative that ``positive`` has at ``2 * floor``."""
-    return -jnp.expm1(-beta * floor) * _rising_zero(raw)
-
-
-@custom_vjp
-def _rising_zero(raw: jax.Array) -> jax.Array:
-    return jnp.zeros_like(raw)
-
-
-_rising_zero.defvjp(lambda raw: (_rising_zero(raw), None), lambda _, g: (g,))
+    return jnp.expm1(-beta * floor) * falling_zero(raw)
 
 
 @jax.jit

@@ -46,6 +46,7 @@ from .parts import quotient_parts as quotient_parts
 from .parts import square_parts as square_parts
 from .parts import sum_parts as sum_parts
 from .parts import unlift as unlift
+from .rounding import falling_zero as falling_zero
 from .rounding import narrow as narrow
 from .rounding import polynomial as polynomial
 from .rounding import widen as widen

@@ -11,7 +11,7 @@ from jax import lax
 
 from .._activations.piecewise import is_exact
 from .._custom_vjp import custom_vjp
-from .._precision import narrow, widen
+from .._precision import falling_zero, narrow, widen
 from ..safe import divide, sqrt
 from ..safe import norm as length_of
 
@@ -55,11 +55,11 @@ def scale_gradient(x: Any, scale: jax.typing.ArrayLike) -> Any:
 
 @custom_vjp
 def _scale(x: jax.Array, scale: jax.Array) -> jax.Array:
-    return x
+    return lax.stop_gradient(x) - narrow(scale * widen(falling_zero(x)), x)
 
 
 _scale.defvjp(
-    lambda x, scale: (x, scale),
+    lambda x, scale: (_scale(x, scale), scale),
     lambda scale, g: (narrow(widen(g) * scale, g), None),
 )
 
@@ -143,10 +143,13 @@ def stop_gradient_where(mask: Any, x: Any) -> Any:
 
 @custom_vjp
 def _stop(x: jax.Array, mask: jax.Array) -> jax.Array:
-    return x
+    return jnp.where(mask, lax.stop_gradient(x), x)
 
 
-_stop.defvjp(lambda x, mask: (x, mask), lambda mask, g: (jnp.where(mask, 0, g), None))
+_stop.defvjp(
+    lambda x, mask: (_stop(x, mask), mask),
+    lambda mask, g: (jnp.where(mask, 0, g), None),
+)
 
 
 @functools.partial(jax.jit, static_argnames="axis_name")

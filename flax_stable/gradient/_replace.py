@@ -11,7 +11,7 @@ from .._activations._parametric import pull_back
 from .._activations.hard import hard_tanh
 from .._activations.piecewise import identity, is_exact
 from .._custom_vjp import custom_vjp
-from .._precision import widen
+from .._precision import falling_zero, widen
 
 
 def straight_through(value: Any, surrogate: Any = identity) -> Any:
@@ -104,10 +104,15 @@ def _alike(value: Any, surrogate: Any) -> tuple:
 
 @custom_vjp
 def _pass_through(value: Any, surrogate: Any) -> Any:
-    return value
+    return jax.tree.map(
+        lambda y, x: lax.stop_gradient(y) - falling_zero(x), value, surrogate
+    )
 
 
-_pass_through.defvjp(lambda value, surrogate: (value, None), lambda _, g: (None, g))
+_pass_through.defvjp(
+    lambda value, surrogate: (_pass_through(value, surrogate), None),
+    lambda _, g: (None, g),
+)
 
 
 def replace_gradient(value_fn: Callable, gradient_fn: Callable) -> Callable:

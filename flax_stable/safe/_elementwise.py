@@ -113,7 +113,9 @@ def _log(limit: float) -> Callable:
         return jnp.where(below, 0, inverse)
 
     return parametric(
-        lambda x, floor: jnp.log(jnp.where(x < floor, floor, x)),
+        lambda x, floor: jnp.where(
+            x < floor, jnp.log(floor), jnp.log(jnp.where(x < floor, 1, x))
+        ),
         slope,
         lambda x, floor: jnp.zeros_like(x),
     )
@@ -214,7 +216,8 @@ def _power(logs: int, held: float | None, limit: float) -> Callable:
         found = jnp.where((x < 0) & (jnp.abs(y % 2) == 1), -found, found)
         whole = (y == jnp.round(y)) | jnp.isnan(y)
         undefined = jnp.where(zero, (y != 0) & ~jnp.isnan(y), (x < 0) & ~whole)
-        return jnp.where(undefined, 0, hold(found, held))
+        # At 0 the power 1 is the one that rises.
+        return jnp.where(undefined, jnp.where(zero & (y == 1), x, 0), hold(found, held))
 
     def by_x(x, y):
         slope = hold(y, 2.0**16) * _power(logs, limit, limit)(x, y - 1)

@@ -20,7 +20,8 @@ def log_total(x):
     # The first of the largest apart, or what is tiny beside it would be lost.
     np.put_along_axis(e, x.argmax(**AXIS), 0, -1)
     rest = np.log1p(e.sum(**AXIS))
-    return top + rest, np.maximum(np.abs(top), rest)
+    # The sum is at least 1, and rounded as that.
+    return top + rest, np.maximum(np.abs(top), np.maximum(rest, 1))
 
 
 def centered(p, g):
@@ -53,7 +54,8 @@ def log_softmax(x, g, h):
     p, total = shares(x), g.sum(**AXIS)
     first = g - p * total, np.maximum(np.abs(g), p * partial(g))
     second = -p * centered(p, h) * total, p * others(p) * np.abs(h) * partial(g)
-    return x - log_total(x)[0], first, second
+    y = x - log_total(x)[0]
+    return (y, np.maximum(np.abs(y), 1)), first, second
 
 
 def logsumexp(x, g, h):
