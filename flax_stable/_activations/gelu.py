@@ -23,6 +23,7 @@ from .._precision import (
     unlift,
 )
 from .._public import compiled
+from . import _half
 from ._elementwise import as_floating, assert_bool, elementwise
 from ._few_bit import few_bit
 from .normal import INVERSE_SQRT_2PI, density, density_parts, far, mills_parts
@@ -163,7 +164,15 @@ _curvature: Callable = elementwise(
     _exact_curvature, lambda x: density(x) * (_held(x) * (_held(x) ** 2 - 4))
 )
 _slope: Callable = elementwise(_exact_slope, _curvature)
-_exact: Callable = elementwise(_exact_value, _slope, "gelu")
+_half_slope = elementwise(_half.exact_gelu_slope, _curvature)
+half_exact_gelu = elementwise(_half.exact_gelu, _half_slope)
+_exact: Callable = elementwise(
+    _exact_value,
+    _slope,
+    "gelu",
+    coarse=_half.exact_gelu,
+    coarse_slope=_half_slope,
+)
 
 
 def _held(x: jax.Array) -> jax.Array:
@@ -381,7 +390,15 @@ def _tanh_third(x: jax.Array) -> jax.Array:
 
 _tanh_bend: Callable = elementwise(_tanh_curvature, _tanh_third)
 _tanh_first: Callable = elementwise(_tanh_slope, _tanh_bend)
-_tanh_form: Callable = elementwise(_tanh_value, _tanh_first, "gelu")
+_half_tanh_slope = elementwise(_half.gelu_slope, _tanh_bend)
+half_gelu = elementwise(_half.gelu, _half_tanh_slope)
+_tanh_form: Callable = elementwise(
+    _tanh_value,
+    _tanh_first,
+    "gelu",
+    coarse=_half.gelu,
+    coarse_slope=_half_tanh_slope,
+)
 _GELU_RULES = {
     True: few_bit(_tanh_form, "gelu"),
     False: few_bit(_exact, "gelu(approximate=False)"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial, split_exp
 from .._public import compiled
+from . import _half
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 
@@ -216,9 +217,12 @@ def _third(x: jax.Array) -> jax.Array:
     return r * (3 * (s + b - 2 * s * s) + x * rate)
 
 
+_curvature: Callable = elementwise(_mish_curvature, _third)
 _mish: Callable = elementwise(
     _mish_value,
-    elementwise(_mish_slope, elementwise(_mish_curvature, _third)),
+    elementwise(_mish_slope, _curvature),
     "mish",
+    coarse=_half.mish,
+    coarse_slope=elementwise(_half.mish_slope, _curvature),
 )
 _mish_rule = few_bit(_mish, "mish")

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import (
-    coarse_exp,
     exp_parts,
     expm1,
     polynomial,
@@ -16,6 +15,7 @@ from .._precision import (
     split_exp,
 )
 from .._public import compiled
+from . import _half
 from ._elementwise import as_floating, by_residual, elementwise
 from ._few_bit import few_bit
 
@@ -163,20 +163,9 @@ def _sigmoid_value(x: jax.Array) -> jax.Array:
     return numerator - numerator * (e / (1 + e))
 
 
-def coarse_sigmoid(x: jax.Array) -> jax.Array:
-    """1 / (1 + exp(-x)), good for a result of 16 bits."""
-    # At 89 the exponential is infinite.
-    return 1 / (1 + coarse_exp(-jnp.clip(x, -89, 88)))
-
-
 def _sigmoid_slope(x: jax.Array) -> jax.Array:
     """e / (1 + e)^2, e = exp(-|x|), of which the errors cancel as e grows."""
     e = _faint(x)
-    return e / (1 + e * (2 + e))
-
-
-def _coarse_sigmoid_slope(x: jax.Array) -> jax.Array:
-    e = coarse_exp(-jnp.minimum(jnp.abs(x), 88))
     return e / (1 + e * (2 + e))
 
 
@@ -213,11 +202,6 @@ def _double_tanh_slope(x: jax.Array) -> jax.Array:
     return h / (1 + h * (0.25 + h * 0.015625))
 
 
-def _coarse_double_slope(x: jax.Array) -> jax.Array:
-    h = coarse_exp(jnp.maximum(math.log(8) - 2 * jnp.abs(x), -88))
-    return h / (1 + h * (0.25 + h * 0.015625))
-
-
 def _sigmoid_curvature(x: jax.Array) -> jax.Array:
     return -sigmoid_slope(x) * _tanh(0.5 * x)
 
@@ -227,30 +211,33 @@ def _double_tanh_curvature(x: jax.Array) -> jax.Array:
 
 
 sigmoid_slope: Callable = elementwise(_sigmoid_slope, _sigmoid_curvature)
+_half_slope = elementwise(_half.sigmoid_slope, _sigmoid_curvature)
+half_sigmoid = elementwise(_half.sigmoid, _half_slope)
 _SIGMOID_RULES: dict[str, Callable] = {
     "input": elementwise(
         _sigmoid_value,
         sigmoid_slope,
         "sigmoid",
-        coarse=coarse_sigmoid,
-        coarse_slope=elementwise(_coarse_sigmoid_slope, _sigmoid_curvature),
+        coarse=_half.sigmoid,
+        coarse_slope=_half_slope,
     ),
     "output": elementwise(
         _sigmoid_value,
         lambda y: y * (1 - y),
         "sigmoid",
         residual="output",
-        coarse=coarse_sigmoid,
+        coarse=_half.sigmoid,
     ),
 }
 _double_slope: Callable = elementwise(_double_tanh_slope, _double_tanh_curvature)
-_coarse_slope: Callable = elementwise(_coarse_double_slope, _double_tanh_curvature)
 _tanh: Callable = elementwise(
     _tanh_value,
     lambda x: 0.5 * _double_slope(x),
     "tanh",
     coarse=jnp.tanh,
-    coarse_slope=lambda x: 0.5 * _coarse_slope(x),
+    coarse_slope=elementwise(
+        _half.tanh_slope, lambda x: 0.5 * _double_tanh_curvature(x)
+    ),
 )
 _TANH_RULES: dict[str, Callable] = {
     "input": _tanh,

@@ -20,6 +20,7 @@ from .._precision import (
     power_of_two,
 )
 from .._public import compiled
+from . import _half
 from ._elementwise import as_floating, elementwise
 from ._few_bit import few_bit
 from .sigmoid import sigmoid_slope, tanh
@@ -185,9 +186,14 @@ def _third(x: jax.Array) -> jax.Array:
     return -slope * (3 * t - x * t * t + 2 * x * slope)
 
 
+_curvature: Callable = elementwise(_silu_curvature, _third)
+_half_slope = elementwise(_half.silu_slope, _curvature)
+half_silu = elementwise(_half.silu, _half_slope)
 _silu: Callable = elementwise(
     _silu_value,
-    elementwise(_silu_slope, elementwise(_silu_curvature, _third)),
+    elementwise(_silu_slope, _curvature),
     "silu",
+    coarse=_half.silu,
+    coarse_slope=_half_slope,
 )
 _silu_rule = few_bit(_silu, "silu")

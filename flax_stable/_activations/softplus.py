@@ -11,7 +11,6 @@ import numpy as np
 from .._custom_vjp import custom_vjp
 from .._precision import (
     binary_scaled,
-    coarse_exp,
     coarse_log1p,
     exp,
     expm1,
@@ -24,11 +23,12 @@ from .._precision import (
     widen,
 )
 from .._public import compiled, explained, number
+from . import _half
 from ._elementwise import as_floating, elementwise, named
 from ._few_bit import few_bit
 from ._logistic import entropy, log1p_exp, logistic, logistic_slope
 from ._parametric import parametric, with_parameters
-from .sigmoid import coarse_sigmoid, sigmoid_slope, tanh
+from .sigmoid import sigmoid_slope, tanh
 
 
 @number("beta", bool, "other than 0, by which it divides")
@@ -140,12 +140,11 @@ def _slope_at(x: jax.Array) -> jax.Array:
 
 
 def _coarse_value(x: jax.Array) -> jax.Array:
-    e = coarse_exp(-jnp.minimum(jnp.abs(x), 88))
-    return jnp.where(x < 0, 0, x) + coarse_log1p(e)
+    return jnp.where(x < 0, 0, x) + coarse_log1p(jnp.exp(-jnp.abs(x)))
 
 
 _softplus_slope = elementwise(_slope_at, sigmoid_slope)
-_coarse_slope = elementwise(coarse_sigmoid, sigmoid_slope)
+_coarse_slope = elementwise(_half.sigmoid, sigmoid_slope)
 
 
 # Softplus determines its slope, 1 - exp(-y), so the rule keeps the output, which the

@@ -30,34 +30,34 @@ from .._precision import (
 
 
 def gated(
-    activation: Callable, *products: Callable, name: str | None = None
+    activation: Callable,
+    *products: Callable,
+    name: str | None = None,
+    coarse: tuple[Callable, ...] = (),
 ) -> Callable:
     """``x activation(gate)``, whose rule keeps both and computes the rest anew.
 
     The first of ``products`` multiplies x by the activation of the gate, the second by
     its derivative, which makes the derivative by the gate, and so on; each also gets
     the function it stands for.  ``name`` is what checkpoint policies call x and the
-    gate.
+    gate.  Inputs of 16 bits or less take ``coarse`` in place of the first of these: the
+    activation, its product and that of its derivative.
     """
-    product, *others = products
-
-    def slope(gate):
-        return jax.jvp(activation, (gate,), (jnp.ones_like(gate),))[1]
-
-    def plain(x, gate):
-        return x * slope(gate)
-
-    times_slope = gated(slope, *others) if others else plain
+    exact = _chain(activation, products)
+    plain = _chain(coarse[0], coarse[1:] + products[2:]) if coarse else exact
 
     @custom_vjp
     def unit(x, gate):
-        return narrow(product(activation, widen(x), widen(gate)), x)
+        wide = widen(x), widen(gate)
+        product, *_ = exact if wide[0].dtype == x.dtype else plain
+        return narrow(product(*wide), x)
 
     def fwd(x, gate):
         return unit(x, gate), (x, gate)
 
     def bwd(kept, g):
         x, gate = map(widen, named(kept, name))
+        _, activation, times_slope = exact if x.dtype == kept[0].dtype else plain
         factor, rate = activation(gate), times_slope(x, gate)
 
         def push_forward(x_dot, gate_dot):
@@ -69,6 +69,20 @@ def gated(
 
     unit.defvjp(fwd, bwd)
     return unit
+
+
+def _chain(activation: Callable, products: tuple[Callable, ...]) -> tuple:
+    """x times the activation of a gate, the activation, x times its derivative."""
+    product, *others = products
+
+    def slope(gate):
+        return jax.jvp(activation, (gate,), (jnp.ones_like(gate),))[1]
+
+    def plain(x, gate):
+        return x * slope(gate)
+
+    times_slope = gated(slope, *others) if others else plain
+    return functools.partial(product, activation), activation, times_slope
 
 
 def few_bit_gated(exact: Callable, name: str, *activation: Callable) -> Callable:
@@ -116,6 +130,16 @@ def few_bit_gated(exact: Callable, name: str, *activation: Callable) -> Callable
         return unit
 
     return rule
+
+
+def times(plain: Callable, even: bool = False) -> Callable:
+    """The product with one of the plain forms, which is 0 at -inf, or at both ends."""
+
+    def product(activation, x, gate):
+        end = -jnp.abs(gate) if even else gate
+        return plain(gate, times=jnp.where(end == -jnp.inf, 0 * x, x))
+
+    return product
 
 
 def sigmoid_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._activations import _half
 from .._activations._elementwise import as_floating, assert_bool
-from .._activations.gelu import gelu
+from .._activations.gelu import gelu, half_exact_gelu, half_gelu
 from .._activations.normal import INVERSE_SQRT_2PI
 from .._activations.piecewise import relu
-from .._activations.sigmoid import sigmoid
-from .._activations.silu import silu
+from .._activations.sigmoid import half_sigmoid, sigmoid
+from .._activations.silu import half_silu, silu
 from .._public import compiled
 from ..testing.references import REFERENCES
 from ._products import (
@@ -30,6 +31,7 @@ from ._products import (
     silu_slope_product,
     tail_ratios,
     tanh_form,
+    times,
 )
 
 
@@ -315,6 +317,7 @@ _glu: Callable = gated(
     sigmoid_slope_product,
     exponential(lambda x: -jnp.sign(x), rise=-0.125),
     name="glu",
+    coarse=(half_sigmoid, times(_half.sigmoid), times(_half.sigmoid_slope, even=True)),
 )
 _swiglu: Callable = gated(
     silu,
@@ -322,6 +325,7 @@ _swiglu: Callable = gated(
     silu_slope_product,
     exponential(lambda x: 2 - jnp.abs(x)),
     name="swiglu",
+    coarse=(half_silu, times(_half.silu), times(_half.silu_slope)),
 )
 _swiglu_rule = few_bit_gated(_swiglu, "swiglu", *REFERENCES["silu"][:2])
 _geglu: Callable = gated(
@@ -330,6 +334,7 @@ _geglu: Callable = gated(
     gelu_slope_product,
     tanh_form(cubic_ratio),
     name="geglu",
+    coarse=(half_gelu, times(_half.gelu), times(_half.gelu_slope)),
 )
 _exact_geglu: Callable = gated(
     functools.partial(gelu, approximate=False),
@@ -337,5 +342,10 @@ _exact_geglu: Callable = gated(
     gaussian(lambda x: tail_ratios(x)[1]),
     gaussian(lambda x: INVERSE_SQRT_2PI[0] * (2 - x * x)),
     name="geglu",
+    coarse=(
+        half_exact_gelu,
+        times(_half.exact_gelu),
+        times(_half.exact_gelu_slope),
+    ),
 )
 _reglu: Callable = gated(relu, flat, flat, flat, name="reglu")

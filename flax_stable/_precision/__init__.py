@@ -15,7 +15,6 @@ from .exponentials import LIFT as LIFT
 from .exponentials import LN2 as LN2
 from .exponentials import Exp as Exp
 from .exponentials import Root as Root
-from .exponentials import coarse_exp as coarse_exp
 from .exponentials import exp as exp
 from .exponentials import exp2_ratio as exp2_ratio
 from .exponentials import exp_parts as exp_parts

@@ -46,16 +46,6 @@ _EXP_RATIO = {
     ),
 }
 
-# For results of 16 bits: 2^t on |t| <= 1/2, below 2^-18 of it, and the last one again,
-# below 2^-19.
-_COARSE_EXP2 = (
-    0.9999992847442627,
-    0.6931218504905701,
-    0.2402472048997879,
-    0.055917758494615555,
-    0.009570729918777943,
-)
-
 
 def expm1(x: jax.Array) -> jax.Array:
     """``exp(x) - 1``; beyond the range of normal numbers ``x`` is held at its ends.
@@ -93,13 +83,6 @@ def split_exp(x: jax.Array, lift: float = 1.0) -> tuple[jax.Array, jax.Array]:
     """
     n, z = exp_ratio(x, _EXP)
     return power_of_two(n, lift), z
-
-
-def coarse_exp(x: jax.Array) -> jax.Array:
-    """``exp(x)`` for ``-88 <= x <= 88``, good for a result of 16 bits."""
-    t = x * (1 / math.log(2))
-    n = jnp.round(t)
-    return power_of_two(n) * polynomial(_COARSE_EXP2, t - n)
 
 
 def exp_parts(x: jax.Array, low: jax.typing.ArrayLike = 0.0) -> tuple:
