@@ -21,6 +21,7 @@ CHECKS = (
     "scan",
     "remat",
     "one argument",
+    "one output",
     "weak types",
     "integer arguments",
     *_variants.NARROW,
@@ -247,10 +248,20 @@ def _setting(
         wanted += ways
     if len(judged.inputs) > 1 and "one argument" not in options.skip:
         wanted.append("alone")
+        if options.forward_mode is not False:
+            wanted.append("alone_forward")
+    if len(judged.outputs) > 1 and "one output" not in options.skip:
+        wanted.append("one_output")
     wanted += [part for part in ("remat", "scan") if part not in options.skip]
-    (found,) = differentiate(
-        Job(judged.call, judged.inputs, judged.outputs, table, wanted)
-    )
+    jobs = [Job(judged.call, judged.inputs, judged.outputs, table, wanted)]
+    if options.second_order and "scan" not in options.skip:
+        # The example and the moderate rows, which stand first.
+        rows = table[: 1 + len(common)]
+        jobs.append(jobs[0]._replace(table=rows, wanted=["second_scan"]))
+    found, *in_scan = differentiate(*jobs)
+    for more in in_scan:
+        found.failures.update(more.failures)
+        found.second.update(more.second)
     forward_mode = options.forward_mode
     if forward_mode is None:
         lacking = found.failures.get("forward")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ._derivatives import SCALES, SECOND, weights
-from ._judge import RuleRow, at, compare, same, show
+from ._expected import Expected
+from ._judge import Place, RuleRow, at, compare, same, show
 from ._setting import Setting, failed, value_type
 
 
@@ -44,16 +45,17 @@ def values(s: Setting) -> Iterator[RuleRow]:
             )
         else:
             yield RuleRow("NaN", judged=int(due.sum()))
-    if s.found.kept is not None:
-        yield compare(
-            "value in reverse mode",
-            s.place("the value that reverse mode returns", 1),
-            s.found.kept,
-            same(value, expected),
-            s.tolerance,
-            extra=extra,
-            ending="; the function itself returns the former",
-        )
+    for mode, kept in (("reverse", s.found.kept), ("forward", s.found.carried)):
+        if kept is not None:
+            yield compare(
+                f"value in {mode} mode",
+                s.place(f"the value that {mode} mode returns", 1),
+                kept,
+                same(value, expected),
+                s.tolerance,
+                extra=extra,
+                ending="; the function itself returns the former",
+            )
 
 
 def first_order(s: Setting) -> Iterator[RuleRow]:
@@ -65,12 +67,12 @@ def first_order(s: Setting) -> Iterator[RuleRow]:
     if s.found.value is not None:
         finite = finite & np.isfinite(s.found.value)[:, :, None]
 
-    def judged(mode, found):
+    def judged(mode, found, along):
         return compare(
             mode,
             s.place(f"the derivative in {mode}", 1, (2,)),
             found,
-            s.blamed(found),
+            s.blamed(found, along),
             s.tolerance,
             extra=extra,
             never_nan=finite,
@@ -79,13 +81,14 @@ def first_order(s: Setting) -> Iterator[RuleRow]:
     if jacobian is None:
         yield from failed(s, "reverse", "reverse mode", "reverse mode")
     else:
-        yield judged("reverse mode", jacobian)
+        yield judged("reverse mode", jacobian, 1)
         yield _linear(s, "cotangent", jacobian, s.found.pulled)
+        yield _passes_nan_on(s)
     pushed = s.found.pushed
     if pushed is None:
         yield from failed(s, "forward", "forward mode", "forward mode")
         return
-    yield judged("forward mode", pushed)
+    yield judged("forward mode", pushed, 2)
     yield _linear(s, "tangent", pushed.transpose(0, 2, 1), s.found.moved)
     if jacobian is not None:
         yield compare(
@@ -103,18 +106,19 @@ def first_order(s: Setting) -> Iterator[RuleRow]:
 def _linear(s: Setting, kind: str, jacobian: np.ndarray, got: Any) -> RuleRow:
     """Whether the rule multiplies: J by its first index for several factors."""
     count = jacobian.shape[1]
-    scales = SCALES if kind == "cotangent" else (1.0, 0.0)
+    scales = np.array(SCALES if kind == "cotangent" else (1.0, 0.0))
     factors = np.outer(scales, weights(count, 1 if kind == "cotangent" else 2))
     with np.errstate(all="ignore"):
         sums = np.einsum("pki,sk->psi", jacobian, factors)
         sizes = np.einsum("pki,sk->psi", np.abs(jacobian), np.abs(factors))
     # Zero times infinity is nobody's fault.
-    known = np.isfinite(jacobian).all(axis=1) & s.bounded[:, None]
+    known = np.isfinite(jacobian).all(axis=1)[:, None, :] & s.bounded(scales)[..., None]
     room = s.ulps * s.cancelling() + s.width()
     if kind == "tangent":
         room = room.transpose(0, 2, 1)
     extra = s.ulps * np.nan_to_num(sizes, posinf=0)
-    extra += np.einsum("pki,sk->psi", room, np.abs(factors))
+    # What is flushed to zero before it is multiplied is lost.
+    extra += np.einsum("pki,sk->psi", room + s.tolerance.floor, np.abs(factors))
 
     def place(index: tuple[int, ...]) -> tuple[str, str]:
         factor = factors[index[1]]
@@ -129,55 +133,113 @@ def _linear(s: Setting, kind: str, jacobian: np.ndarray, got: Any) -> RuleRow:
         f"{kind}s",
         place,
         got,
-        same(np.where(known[:, None, :], sums, np.nan)),
+        same(np.where(known, sums, np.nan)),
         s.tolerance,
         extra=extra,
         ending=f"; the rule is not linear in the {kind}",
     )
 
 
+def _passes_nan_on(s: Setting) -> RuleRow:
+    """Whether a cotangent of NaN gives NaN wherever anything depends on it."""
+    got = s.found.pulled[:, -1]
+    due = np.isfinite(s.found.jacobian).all(axis=1) & s.bounded()[:, None]
+    due &= (s.found.jacobian != 0).any(axis=1)
+    hidden = due & ~np.isnan(got)
+    fault = ""
+    if hidden.any():
+        p, i = (int(k) for k in np.argwhere(hidden)[0])
+        what = f" in {s.subject.labels[i]}" if len(s.subject.labels) > 1 else ""
+        where = at(s.subject.labels, s.table[p], [i])
+        fault = (
+            f"the derivative for a cotangent of nan{what} hides the NaN at {where}: "
+            f"expected nan, got {show(got[p, i])}"
+        )
+    return RuleRow("cotangents", judged=int(due.sum()), fault=fault)
+
+
 def second_order(s: Setting) -> Iterator[RuleRow]:
-    """Derivatives of the gradient for a fixed cotangent, in each way."""
-    judged = s.bounded
+    """The value and the gradient of each mode, differentiated in each mode."""
+    judged = s.bounded()
     if len(s.subject.labels) > 1:
         judged = judged & np.isfinite(s.table).all(axis=1) & ~s.overflowing()
     u = np.abs(weights(len(s.subject.out_labels), 1))
     size = np.abs(np.nan_to_num(s.expected.jacobian.center, posinf=0, neginf=0))
     gradient = np.einsum("pmn,m->pn", np.maximum(size, s.cancelling()), u)
     extra = s.ulps * np.maximum(gradient[:, :, None], gradient[:, None, :])
-    finite = np.isfinite(s.table).all(axis=1)[:, None, None]
-    finite = finite & judged[:, None, None]
+    finite = np.isfinite(s.table).all(axis=1) & judged
     for lower in (s.found.value, s.found.jacobian):
         if lower is not None:
-            axes = tuple(range(1, lower.ndim))
-            finite = finite & np.isfinite(lower).all(axis=axes)[:, None, None]
+            finite = finite & np.isfinite(lower).all(axis=tuple(range(1, lower.ndim)))
     known = np.where(judged[:, None, None], s.expected.second.center, np.nan)
     expected = s.expected.second._replace(center=known)
-    for part, way in SECOND.items():
-        check = f"second order, {way}"
-        got = s.found.second.get(way)
+    value = np.abs(np.nan_to_num(s.expected.value.center, posinf=0, neginf=0)) @ u
+    for part, way in (*SECOND.items(), ("second_scan", "within jax.lax.scan")):
+        got = s.found.second.get(part)
+        check = "scan" if part == "second_scan" else f"second order, {way}"
         if got is None:
             yield from failed(s, part, check, f"the second derivative, {way},")
             continue
+        rows = np.arange(len(s.table))[: len(got.curvature)]
+        mode = "forward" if way.endswith("forward") else "reverse"
+        yield like_gradient(
+            s,
+            check,
+            f"the derivative of the value that {mode} mode returns, {way},",
+            got.of_value,
+            rows,
+            known=finite,
+            extra=s.ulps * value[:, None],
+            ending="; the function itself has the former",
+        )
+        if got.by_factor is not None:
+            kind = "cotangent" if mode == "reverse" else "tangent"
+            yield like_gradient(
+                s,
+                check,
+                f"the derivative of {mode} mode by the {kind}, {way},",
+                got.by_factor,
+                rows,
+                known=finite,
+                ending=f"; the former is that by which {mode} mode multiplies",
+            )
         yield compare(
             check,
             s.place(f"the second derivative, {way},", None, (1, 2)),
-            got,
-            expected,
+            got.curvature,
+            Expected(*(array[rows] for array in expected)),
             s.tolerance,
-            extra=extra,
-            never_nan=finite,
+            extra=extra[rows],
+            never_nan=finite[rows, None, None],
         )
-    if s.found.again is not None and s.found.jacobian is not None:
-        finite = (judged & np.isfinite(s.table).all(axis=1))[:, None, None]
-        finite = finite & np.isfinite(s.found.jacobian)
-        yield compare(
-            "second order, by the cotangent",
-            s.place("the derivative of reverse mode by the cotangent", 1, (2,)),
-            s.found.again,
-            same(np.where(finite, s.found.jacobian, np.nan), s.expected.jacobian),
-            s.tolerance,
-            extra=s.ulps * s.cancelling(),
-            never_nan=finite,
-            ending="; the former is that which reverse mode multiplies by",
-        )
+
+
+def like_gradient(
+    s: Setting,
+    check: str,
+    what: str,
+    got: np.ndarray,
+    rows: Any = slice(None),
+    *,
+    known: np.ndarray | bool = True,
+    extra: np.ndarray | float = 0.0,
+    ending: str = "; the former is that under jax.vmap",
+) -> RuleRow:
+    """Whether a gradient for the fixed cotangent is what `jax.vmap` gives."""
+    if s.found.pulled is None or s.found.jacobian is None:
+        return RuleRow(check, note="nothing to compare with")
+    u = np.abs(weights(len(s.subject.out_labels), 1))
+    jacobian = np.abs(np.nan_to_num(s.found.jacobian, posinf=0, neginf=0))
+    size = np.maximum(jacobian, s.cancelling()) * s.ulps + s.width()
+    judged = (s.bounded() & known)[:, None]
+    gradient = np.where(judged, s.found.pulled[:, 0], np.nan)[rows]
+    return compare(
+        check,
+        Place(s.subject, s.table[rows], what, None, (1,)).describe,
+        got,
+        same(gradient),
+        s.tolerance,
+        extra=(np.einsum("pmn,m->pn", size, u) + extra)[rows],
+        never_nan=~np.isnan(gradient),
+        ending=ending,
+    )

@@ -148,7 +148,8 @@ def _from_reference(
             f"check_rule cannot differentiate the reference ({part}): "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    arrays = [found.value, found.jacobian, found.second.get("reverse over reverse")]
+    second = found.second.get("second")
+    arrays = [found.value, found.jacobian, second and second.curvature]
     expected = []
     for order, array in enumerate(arrays):
         if array is None:
@@ -228,7 +229,8 @@ def _from_differences(
     gradients = around.variants.get("gradient")
     if here.pulled is None or gradients is None:
         return [value, jacobian, _unknown(table, subject, 2)]
-    curvature = here.second.get("reverse over reverse")
+    second = here.second.get("second")
+    curvature = second and second.curvature
     return [value, jacobian, differences(here.pulled[:, 0], gradients, curvature)]
 
 
