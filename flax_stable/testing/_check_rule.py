@@ -13,6 +13,7 @@ from ._rule._judge import RuleReport, RuleRow, Tolerance
 from ._rule._places import PLACES
 from ._rule._points import choose, intervals
 from ._rule._setting import Setting, lacks_forward_mode
+from ._rule._shapes import other_shapes
 from ._rule._subject import Subject, subject
 
 # What may be skipped, by the name in the report.
@@ -24,6 +25,7 @@ CHECKS = (
     "one output",
     "weak types",
     "integer arguments",
+    "other shapes",
     *_variants.NARROW,
     *PLACES,
     "leaks",
@@ -227,6 +229,8 @@ def examine(fn: Callable, args: Sequence[Any], options: Options) -> RuleReport:
                 rows += _calls.weak_types(setting)
             if "integer arguments" not in options.skip:
                 rows += _calls.integers(setting)
+            if "other shapes" not in options.skip:
+                rows += other_shapes(setting, options.domain)
             rows += _variants.meshes(setting, options.skip)
     return RuleReport(judged.name, tuple(_merged([*rows, *leaks])), kept)
 
@@ -252,16 +256,12 @@ def _setting(
             wanted.append("alone_forward")
     if len(judged.outputs) > 1 and "one output" not in options.skip:
         wanted.append("one_output")
-    wanted += [part for part in ("remat", "scan") if part not in options.skip]
-    jobs = [Job(judged.call, judged.inputs, judged.outputs, table, wanted)]
-    if options.second_order and "scan" not in options.skip:
-        # The example and the moderate rows, which stand first.
-        rows = table[: 1 + len(common)]
-        jobs.append(jobs[0]._replace(table=rows, wanted=["second_scan"]))
-    found, *in_scan = differentiate(*jobs)
-    for more in in_scan:
-        found.failures.update(more.failures)
-        found.second.update(more.second)
+    in_scan = "second_scan" if options.second_order else "scan"
+    parts = {"remat": "remat", "scan": in_scan}
+    wanted += [part for check, part in parts.items() if check not in options.skip]
+    (found,) = differentiate(
+        Job(judged.call, judged.inputs, judged.outputs, table, wanted)
+    )
     forward_mode = options.forward_mode
     if forward_mode is None:
         lacking = found.failures.get("forward")

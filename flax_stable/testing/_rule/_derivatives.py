@@ -24,13 +24,12 @@ class Second(NamedTuple):
       curvature: the derivative of the gradient for a fixed cotangent, by point and
         twice by input element.
       of_value: that gradient, as the derivative of the value that the mode returns.
-      by_factor: and as the derivative by what the mode multiplies, cotangent or
-        tangent.
+      by_factor: and as the derivative of reverse mode by the cotangent.
     """
 
     curvature: np.ndarray
     of_value: np.ndarray
-    by_factor: np.ndarray | None
+    by_factor: np.ndarray | None = None
 
 
 class Derivatives(NamedTuple):
@@ -68,7 +67,10 @@ SECOND = {
     "second_rf": "reverse over forward",
     "second_ff": "forward over forward",
 }
-VARIANTS = ("gradient", "alone", "alone_forward", "one_output", "remat", "scan")
+VARIANTS = (
+    *("gradient", "curvature", "alone", "alone_forward", "one_output", "remat"),
+    *("scan", "moved_in_scan"),
+)
 
 
 def weights(size: int, seed: int = 0) -> np.ndarray:
@@ -143,40 +145,31 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
         )
 
     def second_fr(x: Leaves) -> Second:
-        def along(w: Leaves, g: Leaves):
-            _, (of_value, cotangents) = jax.jvp(pull, (x, u), (w, g))
-            return dot(u, of_value), cotangents
+        def along(w: Leaves):
+            _, (y, cotangents) = jax.jvp(lambda x: pull(x, u), (x,), (w,))
+            return cotangents, dot(u, y)
 
-        g, w = first_or_basis(u, basis)
-        of_value, found = jax.vmap(along)(w, g)
-        return Second(
-            [leaf[1:] for leaf in found], of_value[1:], [leaf[0] for leaf in found]
-        )
+        return Second(*by_basis(along))
 
     def second_rf(x: Leaves) -> Second:
         def along(w: Leaves):
-            _, pull_back = jax.vjp(push, x, w)
+            _, pull_back = jax.vjp(lambda x: push(x, w), x)
             both = [jnp.stack([leaf, jnp.zeros_like(leaf)]) for leaf in u]
-            return jax.vmap(pull_back)((both, [leaf[::-1] for leaf in both]))
+            return jax.vmap(pull_back)((both, [leaf[::-1] for leaf in both]))[0]
 
-        found, by = by_basis(along)
-        curvature, of_value = ([leaf[:, i] for leaf in found] for i in (1, 0))
-        return Second(
-            curvature, [leaf[0] for leaf in of_value], [leaf[0, 1] for leaf in by]
-        )
+        found = by_basis(along)
+        return Second([leaf[:, 1] for leaf in found], [leaf[0, 0] for leaf in found])
 
     def second_ff(x: Leaves) -> Second:
         def along(w: Leaves):
-            def by(x_dot: Leaves, w_dot: Leaves):
-                _, (of_value, tangents) = jax.jvp(push, (x, w), (x_dot, w_dot))
-                return dot(u, of_value), dot(u, tangents)
+            def by(t: Leaves):
+                _, (y, tangents) = jax.jvp(lambda x: push(x, w), (x,), (t,))
+                return dot(u, tangents), dot(u, y)
 
-            zero = [jnp.zeros_like(leaf) for leaf in w]
-            of_value, curvature = by_basis(lambda t: by(t, zero))
-            return curvature, of_value, by(zero, w)[1]
+            return by_basis(by)
 
-        curvature, of_value, by_factor = by_basis(along)
-        return Second(curvature, of_value[0], by_factor)
+        curvature, of_value = by_basis(along)
+        return Second(curvature, of_value[0])
 
     def alone(x: Leaves) -> Leaves:
         """The derivative by one argument at a time: the others do not move."""
@@ -217,6 +210,9 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
     return {
         "value": value,
         "gradient": lambda x: pull(x, u)[1],
+        "curvature": lambda x: by_basis(
+            jax.vjp(lambda x: pull(x, u)[1], x)[1],
+        )[0],
         "reverse": reverse,
         "forward": forward,
         "second": second,
@@ -248,30 +244,26 @@ def first_or_basis(u: Leaves, basis: Leaves) -> tuple[Leaves, Leaves]:
     )
 
 
-def over_scan(call: Callable, u: Leaves, vs: Leaves) -> dict:
-    """The gradient of all points, and its derivative, through a scan over them."""
-    basis = [t[: len(t) - 2] for t in vs]
+def over_scan(call: Callable, u: Leaves, v: Leaves) -> dict:
+    """The gradient of all points through a scan over them, and how it moves.
+
+    The latter is what second derivatives of compositions are made of: the derivative of
+    value and gradient, for a cotangent and a tangent.
+    """
+
+    def along(x: Leaves, weights: Leaves) -> Leaves:
+        return [jnp.broadcast_to(a, b.shape) for a, b in zip(weights, x, strict=True)]
 
     def scanned(x: Leaves) -> Leaves:
         return jax.lax.scan(lambda carry, x: (carry, call(*x)), None, x)[1]
 
     def pull(x: Leaves) -> tuple[Leaves, Leaves]:
         y, pull = jax.vjp(scanned, x)
-        g = [jnp.broadcast_to(a, leaf.shape) for a, leaf in zip(u, y, strict=True)]
-        return y, pull(g)[0]
+        return y, pull(along(y, u))[0]
 
-    def second(x: Leaves) -> Second:
-        _, pull_back = jax.vjp(pull, x)
-        each = first_or_basis(u, basis)
-        rows = len(x[0])
-        given = jax.tree.map(
-            lambda a: jnp.broadcast_to(a[:, None], (len(a), rows, *a.shape[1:])), each
-        )
-        (found,) = jax.vmap(pull_back)(given)
-        found = [jnp.moveaxis(leaf, 0, 1) for leaf in found]
-        return Second(
-            [leaf[:, 1:] for leaf in found], [leaf[:, 0] for leaf in found], None
-        )
+    def second(x: Leaves) -> tuple[Leaves, Leaves]:
+        (y, gradient), pull_back = jax.vjp(pull, x)
+        return gradient, pull_back((along(y, u), along(x, v)))[0]
 
     return {"scan": lambda x: pull(x)[1], "second_scan": second}
 
@@ -323,7 +315,7 @@ def _attempt(
     x, u, v, us, vs = given
     found = {}
     every = {k: jax.vmap(f) for k, f in parts(job.call, u, v, us, vs).items()}
-    every |= over_scan(job.call, u, vs)
+    every |= over_scan(job.call, u, v)
     for name in job.wanted:
         try:
             found[name] = every[name](x)
@@ -352,10 +344,10 @@ def _gathered(
         """Leaves of derivatives as one array, or what is one."""
         return join(x, job.inputs) if isinstance(x, list) else x
 
+    if "second_scan" in found:
+        found["scan"], found["moved_in_scan"] = found["second_scan"]
     second = {
-        name: Second(*map(by_input, found[name]))
-        for name in (*SECOND, "second_scan")
-        if name in found
+        name: Second(*map(by_input, found[name])) for name in SECOND if name in found
     }
     variants = {name: by_input(found[name]) for name in VARIANTS if name in found}
     return Derivatives(

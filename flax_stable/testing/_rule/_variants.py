@@ -27,6 +27,7 @@ def variants(s: Setting) -> Iterator[RuleRow]:
         "one_output": ("one output", "of one output alone"),
         "remat": ("remat", "under jax.checkpoint"),
         "scan": ("scan", "within jax.lax.scan"),
+        "second_scan": ("scan", "within jax.lax.scan"),
     }
     for part, (check, where) in names.items():
         what = f"the derivative {where}"
