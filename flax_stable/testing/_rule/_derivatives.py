@@ -12,7 +12,7 @@ from ._subject import Leaves, count, join, split
 
 # What the derivative of the second order is contracted with, times these: a rule that
 # is right for one cotangent may clip, round, drop or hide another.
-SCALES = (1.0, -8.0, 0.0, 2.0**12, 2.0**-12, np.nan)
+SCALES = (1.0, -8.0, 0.0, 2.0**15 / 17, 2.0**-8 / 17, np.nan)
 
 
 class Second(NamedTuple):
