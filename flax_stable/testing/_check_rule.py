@@ -252,8 +252,6 @@ def _setting(
         wanted += ways
     if len(judged.inputs) > 1 and "one argument" not in options.skip:
         wanted.append("alone")
-        if options.forward_mode is not False:
-            wanted.append("alone_forward")
     if len(judged.outputs) > 1 and "one output" not in options.skip:
         wanted.append("one_output")
     in_scan = "second_scan" if options.second_order else "scan"

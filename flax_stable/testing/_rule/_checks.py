@@ -176,7 +176,7 @@ def _passes_nan_on(s: Setting) -> RuleRow:
 def second_order(s: Setting) -> Iterator[RuleRow]:
     """The value and the gradient of each mode, differentiated in each mode."""
     judged = s.bounded()
-    if len(s.subject.labels) > 1:
+    if s.several:
         judged = judged & np.isfinite(s.table).all(axis=1) & ~s.overflowing()
     u = np.abs(weights(len(s.subject.out_labels), 1))
     size = np.abs(np.nan_to_num(s.expected.jacobian.center, posinf=0, neginf=0))

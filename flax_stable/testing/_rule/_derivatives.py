@@ -68,7 +68,7 @@ SECOND = {
     "second_ff": "forward over forward",
 }
 VARIANTS = (
-    *("gradient", "curvature", "alone", "alone_forward", "one_output", "remat"),
+    *("gradient", "curvature", "alone", "one_output", "remat"),
     *("scan", "moved_in_scan"),
 )
 
@@ -182,20 +182,6 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
 
         return [by(i) for i in range(len(x))]
 
-    def alone_forward(x: Leaves) -> Any:
-        def by(i: int):
-            def moving(xi):
-                return call(*x[:i], xi, *x[i + 1 :])
-
-            def along(t):
-                return dot(u, jax.jvp(moving, (x[i],), (t,))[1])
-
-            size = x[i].size
-            units = jnp.eye(size, dtype=x[i].dtype).reshape(size, *x[i].shape)
-            return jax.vmap(along)(units)
-
-        return jnp.concatenate([by(i) for i in range(len(x))])
-
     def one_output(x: Leaves) -> Leaves:
         """The sum of the derivatives of one output at a time."""
 
@@ -220,7 +206,6 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
         "second_rf": second_rf,
         "second_ff": second_ff,
         "alone": alone,
-        "alone_forward": alone_forward,
         "one_output": one_output,
         "remat": remat,
     }

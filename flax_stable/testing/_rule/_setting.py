@@ -53,12 +53,17 @@ class Setting(NamedTuple):
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(expected.high - expected.low, nan=0.0, posinf=0.0)
 
+    @property
+    def several(self) -> bool:
+        """Whether derivatives are added to each other: there is more than one."""
+        return len(self.subject.labels) * len(self.subject.out_labels) > 1
+
     def overflowing(self) -> np.ndarray:
         """Where one of several derivatives is infinite, by row of the table.
 
         There too others are NaN, if they are added to zero times that.
         """
-        if len(self.subject.labels) == 1:
+        if not self.several:
             return np.zeros(len(self.table), bool)
         largest = float(jnp.finfo(self.tolerance.dtype).max)
         size = np.abs(self.expected.jacobian.center)
@@ -85,7 +90,7 @@ class Setting(NamedTuple):
         mode, all by one input in reverse mode.
         """
         expected = self.expected.jacobian
-        if got[0].size == 1:
+        if not self.several:
             return expected
         infinite = ~np.isfinite(self.table)
         own = infinite[:, None, :] & np.isfinite(expected.center)
@@ -144,7 +149,7 @@ def failed(s: Setting, part: str, check: str, what: str) -> Iterator[RuleRow]:
     if part not in s.found.failures:
         return
     error = s.found.failures[part]
-    through_forward = part in ("forward", "second_rf", "second_ff", "alone_forward")
+    through_forward = part in ("forward", "second_rf", "second_ff")
     if not s.forward_mode and (through_forward or lacks_forward_mode(error)):
         yield RuleRow(check, note="no forward mode")
         return

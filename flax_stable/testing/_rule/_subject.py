@@ -152,7 +152,7 @@ def _as_array(name: str, leaf: Any) -> Any:
     try:
         # On the host: what is held at the example shall fit any mesh.
         array = np.asarray(leaf)
-        if type(leaf) in (int, float):
+        if array.dtype.kind not in "OUS":
             array = array.astype(jnp.asarray(leaf).dtype)
     except Exception as e:
         raise TypeError(f"check_rule cannot read {name}: {first_line(e)}") from e

@@ -20,10 +20,8 @@ _NARROW_ULP = 8
 
 def variants(s: Setting) -> Iterator[RuleRow]:
     """The gradient under other transformations, beside that under `jax.vmap`."""
-    alone = "with respect to one argument alone"
     names = {
-        "alone": ("one argument", alone),
-        "alone_forward": ("one argument", f"in forward mode {alone}"),
+        "alone": ("one argument", "with respect to one argument alone"),
         "one_output": ("one output", "of one output alone"),
         "remat": ("remat", "under jax.checkpoint"),
         "scan": ("scan", "within jax.lax.scan"),
@@ -34,9 +32,7 @@ def variants(s: Setting) -> Iterator[RuleRow]:
         if part not in s.found.variants:
             yield from failed(s, part, check, what)
             continue
-        finite = np.isfinite(s.table).all(axis=1)
-        known = finite & ~s.overflowing() if part == "alone_forward" else True
-        yield like_gradient(s, check, what, s.found.variants[part], known=known)
+        yield like_gradient(s, check, what, s.found.variants[part])
 
 
 def narrow(s: Setting, skip: Collection[str]) -> Iterator[RuleRow]:
