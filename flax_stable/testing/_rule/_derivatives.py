@@ -65,7 +65,6 @@ SECOND = {
     "second": "reverse over reverse",
     "second_fr": "forward over reverse",
     "second_rf": "reverse over forward",
-    "second_ff": "forward over forward",
 }
 VARIANTS = (
     *("gradient", "curvature", "alone", "one_output", "remat"),
@@ -160,17 +159,6 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
         found = by_basis(along)
         return Second([leaf[:, 1] for leaf in found], [leaf[0, 0] for leaf in found])
 
-    def second_ff(x: Leaves) -> Second:
-        def along(w: Leaves):
-            def by(t: Leaves):
-                _, (y, tangents) = jax.jvp(lambda x: push(x, w), (x,), (t,))
-                return dot(u, tangents), dot(u, y)
-
-            return by_basis(by)
-
-        curvature, of_value = by_basis(along)
-        return Second(curvature, of_value[0])
-
     def alone(x: Leaves) -> Leaves:
         """The derivative by one argument at a time: the others do not move."""
 
@@ -204,7 +192,6 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
         "second": second,
         "second_fr": second_fr,
         "second_rf": second_rf,
-        "second_ff": second_ff,
         "alone": alone,
         "one_output": one_output,
         "remat": remat,

@@ -149,7 +149,7 @@ def failed(s: Setting, part: str, check: str, what: str) -> Iterator[RuleRow]:
     if part not in s.found.failures:
         return
     error = s.found.failures[part]
-    through_forward = part in ("forward", "second_rf", "second_ff")
+    through_forward = part in ("forward", "second_rf")
     if not s.forward_mode and (through_forward or lacks_forward_mode(error)):
         yield RuleRow(check, note="no forward mode")
         return
