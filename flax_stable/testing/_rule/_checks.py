@@ -83,7 +83,7 @@ def first_order(s: Setting) -> Iterator[RuleRow]:
         where = " under jax.vmap of the cotangent" if _right_for_one(s) else ""
         yield judged("reverse mode", jacobian, 1, where)
         yield _linear(s, "cotangent", jacobian, s.found.pulled)
-        yield _passes_nan_on(s)
+        yield _passes_nan_on(s, jacobian, s.found.pulled)
     pushed = s.found.pushed
     if pushed is None:
         yield from failed(s, "forward", "forward mode", "forward mode")
@@ -133,7 +133,8 @@ def _linear(s: Setting, kind: str, jacobian: np.ndarray, got: Any) -> RuleRow:
         room = room.transpose(0, 2, 1)
     extra = s.ulps * np.nan_to_num(sizes, posinf=0)
     # What is flushed to zero before it is multiplied is lost.
-    extra += np.einsum("pki,sk->psi", room + s.tolerance.floor, np.abs(factors))
+    room = room + s.tolerance.floor + s.tolerance.atol
+    extra += np.einsum("pki,sk->psi", room, np.abs(factors))
 
     def place(index: tuple[int, ...]) -> tuple[str, str]:
         factor = factors[index[1]]
@@ -155,11 +156,11 @@ def _linear(s: Setting, kind: str, jacobian: np.ndarray, got: Any) -> RuleRow:
     )
 
 
-def _passes_nan_on(s: Setting) -> RuleRow:
+def _passes_nan_on(s: Setting, jacobian: np.ndarray, pulled: Any) -> RuleRow:
     """Whether a cotangent of NaN gives NaN wherever anything depends on it."""
-    got = s.found.pulled[:, -1]
-    due = np.isfinite(s.found.jacobian).all(axis=1) & s.bounded()[:, None]
-    due &= (s.found.jacobian != 0).any(axis=1)
+    got = pulled[:, -1]
+    due = np.isfinite(jacobian).all(axis=1) & s.bounded()[:, None]
+    due &= (jacobian != 0).any(axis=1)
     hidden = due & ~np.isnan(got)
     fault = ""
     if hidden.any():

@@ -134,30 +134,28 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
     def by_basis(f: Callable) -> Any:
         return jax.vmap(f)(basis)
 
-    def second(x: Leaves) -> Second:
+    def second(x: Leaves) -> tuple:
         _, pull_back = jax.vjp(pull, x, u)
         found, by = jax.vmap(pull_back)(first_or_basis(u, basis))
         # Of the value nothing depends on the cotangent.
         by_factor = jax.vmap(lambda y: dot(u, y))([leaf[1:] for leaf in by])
-        return Second(
-            [leaf[1:] for leaf in found], [leaf[0] for leaf in found], by_factor
-        )
+        return ([leaf[1:] for leaf in found], [leaf[0] for leaf in found], by_factor)
 
-    def second_fr(x: Leaves) -> Second:
+    def second_fr(x: Leaves) -> tuple:
         def along(w: Leaves):
             _, (y, cotangents) = jax.jvp(lambda x: pull(x, u), (x,), (w,))
             return cotangents, dot(u, y)
 
-        return Second(*by_basis(along))
+        return by_basis(along)
 
-    def second_rf(x: Leaves) -> Second:
+    def second_rf(x: Leaves) -> tuple:
         def along(w: Leaves):
             _, pull_back = jax.vjp(lambda x: push(x, w), x)
             both = [jnp.stack([leaf, jnp.zeros_like(leaf)]) for leaf in u]
             return jax.vmap(pull_back)((both, [leaf[::-1] for leaf in both]))[0]
 
         found = by_basis(along)
-        return Second([leaf[:, 1] for leaf in found], [leaf[0, 0] for leaf in found])
+        return ([leaf[:, 1] for leaf in found], [leaf[0, 0] for leaf in found])
 
     def alone(x: Leaves) -> Leaves:
         """The derivative by one argument at a time: the others do not move."""
@@ -200,7 +198,9 @@ def parts(call: Callable, u: Leaves, v: Leaves, us: Leaves, vs: Leaves) -> dict:
 
 def dot(u: Leaves, y: Leaves) -> jax.Array:
     """The sum of all products, in float32 or wider."""
-    wide = functools.reduce(np.promote_types, (a.dtype for a in y), np.float32)
+    wide = functools.reduce(
+        np.promote_types, (a.dtype for a in y), np.dtype(np.float32)
+    )
     products = [
         jnp.sum(a.astype(wide) * b.astype(wide)) for a, b in zip(u, y, strict=True)
     ]

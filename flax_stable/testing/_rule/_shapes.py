@@ -102,17 +102,11 @@ def _candidates(judged: Subject) -> list[Shapes]:
         return [tuple(shape) for shape in new]
 
     if not any(shapes):
-        return (
-            [rows]
-            if _taken(
-                judged,
-                rows := [(3,) if i in moving else () for i in range(len(leaves))],
-            )
-            else []
-        )
+        rows: Shapes = [(3,) if i in moving else () for i in range(len(leaves))]
+        return [rows] if _taken(judged, rows) else []
     axes = [(i, a) for i in moving for a, n in enumerate(shapes[i]) if n > 1]
     longer, fixed = shapes, axes
-    groups = [(axis,) for axis in axes]
+    groups: list[tuple] = [(axis,) for axis in axes]
     if len(axes) <= _AXES:
         groups += combinations(axes, 2)
     lengths = sorted({shapes[i][a] for i, a in axes})
