@@ -28,7 +28,8 @@ Measure the largest errors of functions and their derivatives.
 Errors are in units in the last place (ULP) of the exact result.  16-bit dtypes are
 judged over all inputs, float32 and float64 over a million evenly spaced bit patterns.
 A function of yours without a reference is given to fs.testing.check_rule, which
-compares value and derivatives with differences, in all ways to differentiate it.
+compares value and derivatives with differences, in all ways to differentiate it,
+for compositions of it and at other shapes.
 The status is 1 if an error is above its bound or a rule is wrong, 2 if the question
 makes no sense."""
 

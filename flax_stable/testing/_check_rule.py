@@ -13,6 +13,7 @@ from ._rule._judge import RuleReport, RuleRow, Tolerance
 from ._rule._places import PLACES
 from ._rule._points import choose, intervals
 from ._rule._setting import Setting, lacks_forward_mode
+from ._rule._shapes import other_shapes
 from ._rule._subject import Subject, subject
 
 # What may be skipped, by the name in the report.
@@ -21,8 +22,10 @@ CHECKS = (
     "scan",
     "remat",
     "one argument",
+    "one output",
     "weak types",
     "integer arguments",
+    "other shapes",
     *_variants.NARROW,
     *PLACES,
     "leaks",
@@ -63,18 +66,26 @@ def check_rule(
 
     What is checked, under the names in the report:
 
-    - ``value``; ``NaN``: that it is passed on; ``value in reverse mode``: that it is
-      the same when ``fwd`` computes it;
+    - ``value``; ``NaN``: that it is passed on; ``value in reverse mode``, ``value in
+      forward mode``: that it is the same when the rule computes it;
     - ``reverse mode``, ``forward mode`` and ``adjoint``, that one is the transpose of
       the other: the Jacobian; ``cotangents``, ``tangents``: that they are multiplied,
-      whatever their size and sign, and that zero gives zero; ``one argument``: the
-      derivative by one array while the others do not move;
+      whatever their size and sign, in all their digits, that zero gives zero and NaN
+      gives NaN; ``one argument``, ``one output``: the derivative by one array while the
+      others do not move, and of one array while the others are not used;
     - ``second order``, reverse over reverse, forward over reverse and reverse over
-      forward: the derivative of the gradient; the first also by the cotangent;
+      forward: how all that a mode returns moves.  That is the gradient, by the
+      arguments and by the cotangent, and the value: if ``fwd`` returns one that is a
+      constant to autodiff, or moves unlike the function, second derivatives of
+      ``f(x) ** 2`` and of all other compositions are wrong;
     - ``remat``, ``scan``, ``eager``, ``weak types`` (Python numbers), ``integer
       arguments`` (cotangents of float0), ``Auto mesh``, ``Explicit mesh``,
       ``shard_map`` (over all devices): the same gradient as under `jax.jit` and
-      `jax.vmap`, under which all else is computed;
+      `jax.vmap`, under which all else is computed; in ``scan`` also the second
+      derivative of a composition, at a dozen moderate points;
+    - ``other shapes``: the gradient where axes are longer, each by itself if the
+      function takes that, and where all are of length 1.  A rule that raises an error
+      there passes: the example may be all that it is for;
     - ``bfloat16``, ``float16``: value and Jacobian within 8 units of rounding of the
       larger of value, result and 1, at a dozen moderate points;
     - ``residual bytes``: what the backward pass keeps of the example; ``leaks``:
@@ -92,7 +103,8 @@ def check_rule(
     - 128 of the smallest normal numbers (of the smallest subnormal ones in float16),
       and ``atol``;
     - in the derivative of the gradient, ``max_ulp`` units of the gradient, since a
-      slope that is added to another one rounds off its curvature;
+      slope that is added to another one rounds off its curvature, and in that of the
+      value, ``max_ulp`` units of the value;
     - where an output depends on several elements of one array, ``max_ulp`` units of the
       largest among the value, the row and the column of the Jacobian: terms cancel;
     - the error of the differences.
@@ -108,7 +120,7 @@ def check_rule(
         array is to be closed over.
       args: an example of its arguments: it gives shapes, dtypes and one of the points.
         Integers and booleans stay what they are.  At most 64 floating elements go in
-        and come out: a rule that is right for small arrays is right for large ones.
+        and come out: small arrays show what is wrong with large ones.
       reference: a plain function of the same arguments, of which autodiff is right.  It
         says nothing where it is NaN, or where it overflows in float64.
       exact: for a function of one number, the value, or a sequence of it and its first
@@ -226,6 +238,8 @@ def examine(fn: Callable, args: Sequence[Any], options: Options) -> RuleReport:
                 rows += _calls.weak_types(setting)
             if "integer arguments" not in options.skip:
                 rows += _calls.integers(setting)
+            if "other shapes" not in options.skip:
+                rows += other_shapes(setting, options.domain)
             rows += _variants.meshes(setting, options.skip)
     return RuleReport(judged.name, tuple(_merged([*rows, *leaks])), kept)
 
@@ -247,7 +261,11 @@ def _setting(
         wanted += ways
     if len(judged.inputs) > 1 and "one argument" not in options.skip:
         wanted.append("alone")
-    wanted += [part for part in ("remat", "scan") if part not in options.skip]
+    if len(judged.outputs) > 1 and "one output" not in options.skip:
+        wanted.append("one_output")
+    in_scan = "second_scan" if options.second_order else "scan"
+    parts = {"remat": "remat", "scan": in_scan}
+    wanted += [part for check, part in parts.items() if check not in options.skip]
     (found,) = differentiate(
         Job(judged.call, judged.inputs, judged.outputs, table, wanted)
     )

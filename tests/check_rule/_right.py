@@ -25,6 +25,7 @@ ROW = np.array([0.5, -1.25, 2.0], np.float32)
 SQUARE = np.array([[0.5, -1.25], [2.0, 0.75]], np.float32)
 # What takes longest to compile.
 PLACES = ("Auto mesh", "Explicit mesh", "shard_map")
+QUICK = {"skip": (*PLACES, "bfloat16", "float16", "eager")}
 POSITIVE = {"domain": (0, np.inf)}
 
 
@@ -191,6 +192,128 @@ def norm(x):
 
 norm_rule = with_rule(norm, lambda x: (norm(x), x), lambda x, g: (g * x / norm(x),))
 
+# Of several arguments, outputs and shapes.
+COLUMN = np.array([[0.5], [-1.25]], np.float32)
+
+
+def times_sine(decorator):
+    """A cotangent of zero times NaN is NaN."""
+    return with_rule(
+        lambda x, y: x * jnp.sin(y),
+        lambda x, y: (x * jnp.sin(y), (x, y)),
+        lambda r, g: (g * jnp.sin(r[1]), g * r[0] * jnp.cos(r[1])),
+        decorator,
+    )
+
+
+def rosenbrock(p):
+    return (1 - p[0]) ** 2 + 4 * (p[1] - p[0] ** 2) ** 2
+
+
+def rosenbrock_bwd(p, g):
+    x, y = p
+    off = y - x**2
+    return (g * jnp.stack([-2 * (1 - x) - 16 * x * off, 8 * off]),)
+
+
+# It raises an error at other shapes, which is honest.
+of_two = with_rule(rosenbrock, lambda p: (rosenbrock(p), (p[0], p[1])), rosenbrock_bwd)
+shifted = with_rule(
+    lambda x, shift: x + shift,
+    lambda x, shift: (x + shift, None),
+    lambda _, g: (jnp.sum(g, 1, keepdims=True), jnp.sum(g, 0)),
+)
+scaled_rows = with_rule(
+    lambda x, scale: x * scale,
+    lambda x, scale: (x * scale, (x, scale)),
+    lambda r, g: (g * r[1], jnp.sum(g * r[0])),
+)
+powers = with_rule(
+    lambda x: jnp.stack([x, x * x, x * x * x]),
+    lambda x: (jnp.stack([x, x * x, x * x * x]), x),
+    lambda x, g: (g[0] + 2 * x * g[1] + 3 * x * x * g[2],),
+)
+gather = with_rule(
+    lambda x, index: x[index],
+    lambda x, index: (x[index], (x, index)),
+    lambda r, g: (jnp.zeros_like(r[0]).at[r[1]].add(g), None),
+)
+permute = with_rule(
+    lambda x, order: x[order],
+    lambda x, order: (x[order], order),
+    lambda order, g: (g[jnp.argsort(order)], None),
+)
+
+
+def join_bwd(kept, g):
+    x, y = kept
+    along, across = g["sum"], g["parts"][0]
+    return {"x": along + across * y, "n": None}, (along + across * x, None)
+
+
+join = with_rule(
+    lambda a, b: {"sum": a["x"] + b[0], "parts": (a["x"] * b[0], a["n"] + b[1])},
+    lambda a, b: (join(a, b), (a["x"], b[0])),
+    join_bwd,
+)
+
+
+def logsumexp(x):
+    return jax.nn.logsumexp(x)
+
+
+logsumexp_rule = with_rule(
+    logsumexp,
+    lambda x: (y := logsumexp_rule(x), (x, y)),
+    lambda r, g: (g * jnp.exp(r[0] - r[1]),),
+)
+
+
+def along_axis(axis: int, decorator=fs.custom_vjp) -> Callable:
+    """A static argument."""
+    rule = decorator(lambda axis, x: jnp.mean(x * x, axis), nondiff_argnums=(0,))
+    rule.defvjp(
+        lambda axis, x: (jnp.mean(x * x, axis), x),
+        lambda axis, x, g: (jnp.expand_dims(g, axis) * 2 * x / x.shape[axis],),
+    )
+    return functools.partial(rule, axis)
+
+
+quadratic_form = with_rule(
+    lambda a, w, b: a @ w @ b,
+    lambda a, w, b: (a @ w @ b, (a, w, b)),
+    lambda r, g: (g * (r[1] @ r[2]), g * jnp.outer(r[0], r[2]), g * (r[0] @ r[1])),
+    jax.custom_vjp,
+)
+sorted_rule = with_rule(
+    lambda x: jnp.sort(x),
+    lambda x: (jnp.sort(x), jnp.argsort(x)),
+    lambda order, g: (jnp.zeros_like(g).at[order].set(g, unique_indices=True),),
+)
+moments = jax.custom_vjp(lambda x, y: (jnp.sum(x * y), jnp.sum(x)))
+
+
+def moments_bwd(kept, g):
+    """What is not asked for is not computed."""
+    x, y = kept
+    zero = jax.custom_derivatives.SymbolicZero
+    dx = dy = jnp.zeros_like(x)
+    if not isinstance(g[0], zero):
+        dx, dy = g[0] * y, g[0] * x
+    if not isinstance(g[1], zero):
+        dx = dx + g[1]
+    return dx, dy
+
+
+moments.defvjp(
+    lambda x, y: (
+        (jnp.sum(x.value * y.value), jnp.sum(x.value)),
+        (x.value, y.value),
+    ),
+    moments_bwd,
+    symbolic_zeros=True,
+)
+
 RIGHT = {
     # A rule, or none, of JAX itself.
     "jax.nn.relu": Right(jax.nn.relu, (X,)),
@@ -234,12 +357,34 @@ RIGHT = {
     ),
     "running sum": Right(running_sum, (ROW,)),
     "norm": Right(norm_rule, (ROW,), {"domain": (0.1, 1e6)}),
+    # Of several arguments, outputs and shapes.
+    "x sin(y)": Right(times_sine(fs.custom_vjp), (X, Y)),
+    "x sin(y) in reverse mode": Right(times_sine(jax.custom_vjp), (X, Y), QUICK),
+    "x sin(y) beside its reference": Right(
+        times_sine(fs.custom_vjp),
+        (X, Y),
+        {"reference": lambda x, y: x * jnp.sin(y)} | QUICK,
+    ),
+    "of two": Right(of_two, (ROW[:2],), QUICK),
+    "shifted": Right(shifted, (COLUMN, ROW), QUICK),
+    "scaled rows": Right(scaled_rows, (SQUARE, X), QUICK),
+    "powers": Right(powers, (X,), QUICK),
+    "gather": Right(gather, (ROW, np.array([2, 0, 2, 1])), QUICK),
+    "permute": Right(permute, (ROW, np.array([2, 0, 1])), QUICK),
+    "join": Right(join, ({"x": X, "n": np.int32(2)}, (Y, np.int32(3))), QUICK),
+    "logsumexp": Right(logsumexp_rule, (ROW,), QUICK),
+    "along an axis": Right(along_axis(0), (SQUARE,), QUICK),
+    "along another in reverse mode": Right(
+        along_axis(1, jax.custom_vjp), (SQUARE,), QUICK
+    ),
+    "quadratic form": Right(quadratic_form, (ROW[:2], SQUARE, ROW[1:]), QUICK),
+    "sorted": Right(sorted_rule, (ROW,), {"domain": (2.5, 9)} | QUICK),
+    "moments": Right(moments, (ROW[:2], ROW[1:]), QUICK),
     # The library.
     "fs.softplus": Right(
         fs.softplus, (X,), {"exact": REFERENCES["softplus"], "max_ulp": 3}
     ),
     "fs.gelu": Right(fs.gelu, (X,), {"max_residual_bytes": 4, "skip": PLACES}),
-    "fs.logsumexp": Right(fs.logsumexp, (ROW,), {"skip": PLACES}),
     "fs.swiglu": Right(
         lambda x, gate: fs.swiglu(x, gate=gate), (X, Y), {"skip": PLACES}
     ),

@@ -213,6 +213,148 @@ hides_nan = slope(lambda x: jnp.where(x > 0, 1.0, 0.0))(
 # Higher orders.
 frozen_slope = slope(lambda x: jax.lax.stop_gradient(jnp.cos(x)))(jnp.sin)
 
+stopped_residual = vjp(
+    lambda x: (jnp.sin(x), jax.lax.stop_gradient(x)), lambda x, g: (g * jnp.cos(x),)
+)(jnp.sin)
+
+
+# What is returned as the value.
+def cube_slope(x, g):
+    return (3 * x**2 * g,)
+
+
+def cube(x):
+    return x**3
+
+
+stopped_value = vjp(lambda x: (jax.lax.stop_gradient(x**3), x), cube_slope)(cube)
+stopped_in_reverse = vjp(
+    lambda x: (jax.lax.stop_gradient(x**3), x), cube_slope, jax.custom_vjp
+)(cube)
+through_bfloat16 = vjp(
+    lambda x: (jnp.sin(x).astype(jnp.bfloat16).astype(x.dtype), x),
+    lambda x, g: (g * jnp.cos(x),),
+)(jnp.sin)
+rounded_value = vjp(
+    lambda x: (jnp.round(1e5 * jnp.sin(x)) / 1e5, x), lambda x, g: (g * jnp.cos(x),)
+)(jnp.sin)
+moves_as_another = vjp(
+    lambda x: (x + jax.lax.stop_gradient(jnp.sin(x) - x), x),
+    lambda x, g: (g * jnp.cos(x),),
+)(jnp.sin)
+
+
+@jax.custom_jvp
+def stopped_in_forward(x):
+    return jnp.sin(x)
+
+
+@stopped_in_forward.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return jax.lax.stop_gradient(jnp.sin(x)), jnp.cos(x) * dx
+
+
+def logsumexp(x):
+    largest = jnp.max(x)
+    return largest + jnp.log(jnp.sum(jnp.exp(x - largest)))
+
+
+def logsumexp_fwd(x):
+    y = jax.lax.stop_gradient(logsumexp(x))
+    return y, (x, y)
+
+
+stopped_logsumexp = vjp(logsumexp_fwd, lambda kept, g: (g * jax.nn.softmax(kept[0]),))(
+    logsumexp
+)
+second_value_stopped = vjp(
+    lambda x: ((jnp.sin(x), jax.lax.stop_gradient(jnp.cos(x))), x),
+    lambda x, g: (g[0] * jnp.cos(x) - g[1] * jnp.sin(x),),
+)(lambda x: (jnp.sin(x), jnp.cos(x)))
+
+# The second of two outputs.
+second_doubled = vjp(
+    lambda x: ((jnp.sin(x), jnp.cos(x)), x),
+    lambda x, g: (g[0] * jnp.cos(x) - 2 * g[1] * jnp.sin(x),),
+)(lambda x: (jnp.sin(x), jnp.cos(x)))
+both_or_none = jax.custom_vjp(lambda x: (jnp.sin(x), jnp.cos(x)))
+
+
+def both_or_none_bwd(x, g):
+    if any(isinstance(ct, jax.custom_derivatives.SymbolicZero) for ct in g):
+        return (jnp.zeros_like(x),)
+    return (g[0] * jnp.cos(x) - g[1] * jnp.sin(x),)
+
+
+both_or_none.defvjp(
+    lambda x: ((jnp.sin(x.value), jnp.cos(x.value)), x.value),
+    both_or_none_bwd,
+    symbolic_zeros=True,
+)
+
+# The cotangent, again: its derivative, its size, its digits, NaN, many at once.
+product = jax.custom_vjp(lambda g, slope: g * slope)
+product.defvjp(
+    lambda g, slope: (g * slope, (g, slope)), lambda r, t: (2 * t * r[1], t * r[0])
+)
+
+
+def sine_by(bwd):
+    return vjp(lambda x: (jnp.sin(x), x), bwd, jax.custom_vjp)(jnp.sin)
+
+
+moving_cotangent = sine_by(lambda x, g: (product(g, jnp.cos(x)),))
+clips_at_100 = sine_by(lambda x, g: (jnp.clip(g, -100, 100) * jnp.cos(x),))
+drops_small = sine_by(lambda x, g: (jnp.where(jnp.abs(g) < 1e-3, 0, g) * jnp.cos(x),))
+coarse_cotangent = sine_by(
+    lambda x, g: (g.astype(jnp.bfloat16).astype(g.dtype) * jnp.cos(x),)
+)
+hides_nan_cotangent = sine_by(lambda x, g: (jnp.nan_to_num(g) * jnp.cos(x),))
+
+
+def scaled_where(wrong):
+    """A product that is doubled where its factors are batched in such a way."""
+
+    @jax.custom_batching.custom_vmap
+    def times(g, slope):
+        return g * slope * (2 if wrong == [False, False] else 1)
+
+    @times.def_vmap
+    def _(size, batched, g, slope):
+        if list(batched) != [True, True]:
+            g, slope = (
+                a if b else jnp.broadcast_to(a, (size, *jnp.shape(a)))
+                for a, b in zip((g, slope), batched, strict=True)
+            )
+        return g * slope * (2 if wrong == list(batched) else 1), True
+
+    return sine_by(lambda x, g: (times(g, jnp.cos(x)),))
+
+
+many_cotangents = scaled_where([True, False])
+never_batched = scaled_where([False, False])
+
+# Residuals of few bits.
+coarse_residual = vjp(
+    lambda x: (x**3, x.astype(jnp.float16)),
+    lambda x, g: cube_slope(x.astype(g.dtype), g),
+    jax.custom_vjp,
+)(cube)
+
+# Right for the shape of the example alone.
+a_third = vjp(lambda x: (jnp.mean(x), x), lambda x, g: (jnp.full_like(x, g / 3),))(
+    lambda x: jnp.mean(x)
+)
+other_axis = vjp(
+    lambda x: (jnp.mean(x, 0), x),
+    lambda x, g: (jnp.broadcast_to(g / x.shape[1], x.shape),),
+)(lambda x: jnp.mean(x, 0))
+summed_cotangent = sine_by(lambda x, g: (jnp.sum(g) * jnp.cos(x),))
+batch_of_one = sine_by(
+    lambda x, g: (g * jnp.cos(x) if x.shape[0] > 1 else jnp.zeros_like(g),)
+)
+
 # What a rule does beside computing.
 KEPT = []
 
@@ -239,6 +381,10 @@ local_zeros = vjp(
     lambda _, g: (g, jnp.zeros(g.shape, g.dtype)),
     jax.custom_vjp,
 )(lambda x, y: x + 0 * y)
+
+# What jax.custom_batching.custom_vmap can be differentiated: once.
+FIRST = {"second_order": False}
+RETURNED = "the derivative of the value that reverse"
 
 WRONG = {
     "zero below -6": Wrong(zero_below, (X,), "in reverse mode vanishes at x = -6."),
@@ -300,6 +446,48 @@ WRONG = {
     ),
     "hides NaN": Wrong(hides_nan, (X,), "hides the NaN"),
     "frozen slope": Wrong(frozen_slope, (X,), "the second derivative, reverse over"),
+    "stopped residual": Wrong(stopped_residual, (X,), "the second derivative, reverse"),
+    "stopped value": Wrong(
+        stopped_value, (X,), RETURNED + " mode returns, reverse over"
+    ),
+    "stopped in reverse": Wrong(stopped_in_reverse, (X,), RETURNED),
+    "stopped in forward": Wrong(stopped_in_forward, (X,), RETURNED),
+    "stopped logsumexp": Wrong(stopped_logsumexp, (ROW,), RETURNED),
+    "second value stopped": Wrong(second_value_stopped, (X,), RETURNED),
+    "moves as another": Wrong(
+        moves_as_another, (X,), RETURNED, {"domain": (-2, 2), "max_ulp": 64}
+    ),
+    "through bfloat16": Wrong(
+        through_bfloat16, (X,), "value that reverse mode returns"
+    ),
+    "rounded value": Wrong(rounded_value, (X,), "value that reverse mode returns"),
+    "second doubled": Wrong(second_doubled, (X,), "in reverse mode of output[1] is 2 "),
+    "both or none": Wrong(both_or_none, (X,), "of one output alone"),
+    "moving cotangent": Wrong(
+        moving_cotangent,
+        (X,),
+        "reverse mode by the cotangent, reverse over reverse, is 2",
+    ),
+    "clips at 100": Wrong(clips_at_100, (X,), "not linear in the cotangent"),
+    "drops small ones": Wrong(drops_small, (X,), "not linear in the cotangent"),
+    "coarse cotangent": Wrong(coarse_cotangent, (X,), "not linear in the cotangent"),
+    "hides a NaN cotangent": Wrong(
+        hides_nan_cotangent, (X,), "for a cotangent of nan hides the NaN"
+    ),
+    "many cotangents": Wrong(
+        many_cotangents,
+        (X,),
+        "under jax.vmap of the cotangent is 2 times",
+        FIRST,
+    ),
+    "never batched": Wrong(
+        never_batched, (X,), "within jax.lax.scan is 2 times", FIRST
+    ),
+    "coarse residual": Wrong(coarse_residual, (X,), "in reverse mode"),
+    "a third": Wrong(a_third, (ROW,), "the derivative for shape ("),
+    "other axis": Wrong(other_axis, (SQUARE,), "the derivative for shape (3, 4)"),
+    "summed cotangent": Wrong(summed_cotangent, (X,), "the derivative for shape (3,)"),
+    "batch of one": Wrong(batch_of_one, (ROW,), "the derivative for shape (1,)"),
     "leaking": Wrong(leaking, (X,), "keeps a tracer beyond its trace"),
     "wasteful": Wrong(
         wasteful, (X,), "keeps 12 bytes at the", {"max_residual_bytes": 4}

@@ -54,7 +54,8 @@ def test_report():
     checks = [row.check for row in report.rows]
     assert len(checks) == len(set(checks))
     expected = {"value", "NaN", "reverse mode", "forward mode", "adjoint", *CHECKS}
-    expected -= {"one argument", "integer arguments"}  # there is one, and none
+    # There is one argument and one output, no integer.
+    expected -= {"one argument", "one output", "integer arguments"}
     assert expected <= set(checks)
     assert report.passed and report.faults == () and report.residual_bytes == 4
     header, rule, *lines = str(report).splitlines()

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
 
+from ._checks import like_gradient
 from ._derivatives import WrongType, checked, describe, weights
 from ._judge import Place, RuleRow, compare, same
 from ._setting import Setting, fault_of
 from ._subject import Leaves, Subject, is_floating, join, split
-from ._variants import like_gradient
 
 
 def eager(s: Setting) -> tuple[list[RuleRow], int]:
@@ -30,7 +30,11 @@ def eager(s: Setting) -> tuple[list[RuleRow], int]:
         _like_value(s, "eager", "the value of an eager call", called),
         _like_value(s, "eager", "the value in eager reverse mode", y),
         like_gradient(
-            s, "eager", "in eager mode", join(gradient, subject.inputs)[None], [0]
+            s,
+            "eager",
+            "the derivative in eager mode",
+            join(gradient, subject.inputs)[None],
+            [0],
         ),
     ]
     kept = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves(pull)}
@@ -87,7 +91,7 @@ def integers(s: Setting) -> Iterator[RuleRow]:
             yield fault_of(check, f"the derivative {where}", e)
             return
         got = join(gradient, s.subject.inputs)[None]
-        yield like_gradient(s, check, where, got, [0])
+        yield like_gradient(s, check, f"the derivative {where}", got, [0])
 
 
 def leaks(subject: Subject) -> list[RuleRow]:

@@ -115,7 +115,7 @@ def _unknown(table: np.ndarray, subject: Subject, order: int) -> Expected:
     return _between(np.full((1, *shape), np.nan), np.zeros(shape))
 
 
-def _wide(types: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+def widened(types: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(leaf.shape, np.dtype("float64")) for leaf in types]
 
 
@@ -126,7 +126,7 @@ def _from_reference(
     with in_float64():
         call = subject.with_function(reference)
         try:
-            outputs = jax.eval_shape(call, *_wide(subject.inputs))
+            outputs = jax.eval_shape(call, *widened(subject.inputs))
         except Exception as e:
             raise ValueError(
                 "check_rule cannot trace the reference in float64 at the args given: "
@@ -139,8 +139,8 @@ def _from_reference(
                 f"check_rule expects the reference to return what {subject.name} does, "
                 f"floating arrays of the shapes {wanted}, but got {shapes}."
             )
-        orders = ["value", "reverse", *(["second"] if second_order else [])]
-        job = Job(call, _wide(subject.inputs), outputs, flat, orders)
+        orders = ["value", "reverse", *(["curvature"] if second_order else [])]
+        job = Job(call, widened(subject.inputs), outputs, flat, orders)
         (found,) = differentiate(job)
     if found.failures:
         part, error = next(iter(found.failures.items()))
@@ -148,7 +148,7 @@ def _from_reference(
             f"check_rule cannot differentiate the reference ({part}): "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    arrays = [found.value, found.jacobian, found.second.get("reverse over reverse")]
+    arrays = [found.value, found.jacobian, found.variants.get("curvature")]
     expected = []
     for order, array in enumerate(arrays):
         if array is None:
@@ -183,11 +183,11 @@ def _from_differences(
     n = table.shape[1]
     nodes, width = stencil(table, limits)
     near = samples.reshape(-1, n)
-    wanted = ["value", "reverse", *(["second"] if second_order else [])]
+    wanted = ["value", "reverse", *(["curvature"] if second_order else [])]
     with in_float64():
-        wide = _wide(subject.inputs)
+        wide = widened(subject.inputs)
         outputs = jax.eval_shape(subject.call, *wide)
-        eps = _unit(subject.call, wide)
+        eps = unit(subject.call, wide)
         here, around = differentiate(
             Job(subject.call, wide, outputs, near, wanted),
             Job(
@@ -228,11 +228,11 @@ def _from_differences(
     gradients = around.variants.get("gradient")
     if here.pulled is None or gradients is None:
         return [value, jacobian, _unknown(table, subject, 2)]
-    curvature = here.second.get("reverse over reverse")
+    curvature = here.variants.get("curvature")
     return [value, jacobian, differences(here.pulled[:, 0], gradients, curvature)]
 
 
-def _unit(call: Callable, inputs: Sequence[Any]) -> float:
+def unit(call: Callable, inputs: Sequence[Any]) -> float:
     """The unit of rounding of a function of float64, which may cast to less inside."""
     text = str(jax.make_jaxpr(call)(*inputs))
     dtypes = set(re.findall(r"new_dtype=(b?float(?:16|32))\b", text)) | {"float64"}

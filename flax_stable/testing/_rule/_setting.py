@@ -41,11 +41,11 @@ class Setting(NamedTuple):
         """What is allowed, as a share of a number's size."""
         return self.tolerance.max_ulp * float(jnp.finfo(self.tolerance.dtype).eps)
 
-    @property
-    def bounded(self) -> np.ndarray:
-        """Where products with other cotangents than one need not overflow, by row."""
-        limit = float(jnp.finfo(self.subject.grain).max) / 16
-        return ((np.abs(self.table) < limit) | ~np.isfinite(self.table)).all(axis=1)
+    def bounded(self, scales: np.ndarray | float = 1.0) -> np.ndarray:
+        """Where products with cotangents need not overflow, by row and by scale."""
+        limit = float(jnp.finfo(self.subject.grain).max) / 16 / np.maximum(scales, 1)
+        size = np.where(np.isfinite(self.table), np.abs(self.table), 0).max(axis=1)
+        return size.reshape(-1, *[1] * np.ndim(scales)) < limit
 
     def width(self) -> np.ndarray:
         """How far apart Jacobians are for inputs that round to the same numbers."""
@@ -53,12 +53,17 @@ class Setting(NamedTuple):
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(expected.high - expected.low, nan=0.0, posinf=0.0)
 
+    @property
+    def several(self) -> bool:
+        """Whether derivatives are added to each other: there is more than one."""
+        return len(self.subject.labels) * len(self.subject.out_labels) > 1
+
     def overflowing(self) -> np.ndarray:
         """Where one of several derivatives is infinite, by row of the table.
 
         There too others are NaN, if they are added to zero times that.
         """
-        if len(self.subject.labels) == 1:
+        if not self.several:
             return np.zeros(len(self.table), bool)
         largest = float(jnp.finfo(self.tolerance.dtype).max)
         size = np.abs(self.expected.jacobian.center)
@@ -76,20 +81,25 @@ class Setting(NamedTuple):
         with np.errstate(over="ignore"):
             return NEARBY * eps * np.einsum("pmn,pn->pm", np.abs(slopes), np.abs(x))
 
-    def blamed(self, got: np.ndarray) -> Expected:
+    def blamed(self, got: np.ndarray, along: int) -> Expected:
         """The Jacobian to expect of ``got``, unknown where it is zero times infinity.
 
         Where one of several elements is infinite, a cotangent of zero for it is no more
-        zero when it is multiplied, and what it is added to is NaN.
+        zero when it is multiplied, and what it is added to is NaN.  What is added are
+        the derivatives ``along`` an axis of the Jacobian: all of one output in forward
+        mode, all by one input in reverse mode.
         """
         expected = self.expected.jacobian
+        if not self.several:
+            return expected
         infinite = ~np.isfinite(self.table)
         own = infinite[:, None, :] & np.isfinite(expected.center)
         own &= expected.center != 0
+        if self.found.jacobian is not None:
+            lost = ~np.isfinite(self.found.jacobian)
+            own &= lost.sum(axis=along, keepdims=True) - lost == 0
         excused = infinite.any(axis=1)[:, None, None] & np.isnan(got) & ~own
         excused |= self.overflowing()[:, None, None] & np.isnan(got)
-        if len(self.subject.labels) == 1:
-            return expected
         return expected._replace(center=np.where(excused, np.nan, expected.center))
 
     def place(

@@ -1,15 +1,15 @@
 """The gradient in other dtypes, under other transformations and on meshes."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._derivatives import Job, differentiate, weights
+from ._checks import like_gradient
+from ._derivatives import Job, differentiate
 from ._expected import Expected
-from ._judge import Place, RuleRow, Tolerance, compare, same
+from ._judge import Place, RuleRow, Tolerance, compare
 from ._places import PLACES, on_meshes
 from ._setting import Setting, failed, fault_of, value_type
 
@@ -22,36 +22,17 @@ def variants(s: Setting) -> Iterator[RuleRow]:
     """The gradient under other transformations, beside that under `jax.vmap`."""
     names = {
         "alone": ("one argument", "with respect to one argument alone"),
+        "one_output": ("one output", "of one output alone"),
         "remat": ("remat", "under jax.checkpoint"),
         "scan": ("scan", "within jax.lax.scan"),
+        "second_scan": ("scan", "within jax.lax.scan"),
     }
     for part, (check, where) in names.items():
-        if part in s.found.variants:
-            yield like_gradient(s, check, where, s.found.variants[part])
-        else:
-            yield from failed(s, part, check, f"the derivative {where}")
-
-
-def like_gradient(
-    s: Setting, check: str, where: str, got: np.ndarray, rows: Any = slice(None)
-) -> RuleRow:
-    """Whether a gradient for the fixed cotangent is what `jax.vmap` gives."""
-    if s.found.pulled is None or s.found.jacobian is None:
-        return RuleRow(check, note="nothing to compare with")
-    u = np.abs(weights(len(s.subject.out_labels), 1))
-    jacobian = np.abs(np.nan_to_num(s.found.jacobian, posinf=0, neginf=0))
-    size = np.maximum(jacobian, s.cancelling()) * s.ulps + s.width()
-    gradient = np.where(s.bounded[:, None], s.found.pulled[:, 0], np.nan)[rows]
-    return compare(
-        check,
-        Place(s.subject, s.table[rows], f"the derivative {where}", None, (1,)).describe,
-        got,
-        same(gradient),
-        s.tolerance,
-        extra=np.einsum("pmn,m->pn", size, u)[rows],
-        never_nan=~np.isnan(gradient),
-        ending="; the former is that under jax.vmap",
-    )
+        what = f"the derivative {where}"
+        if part not in s.found.variants:
+            yield from failed(s, part, check, what)
+            continue
+        yield like_gradient(s, check, what, s.found.variants[part])
 
 
 def narrow(s: Setting, skip: Collection[str]) -> Iterator[RuleRow]:
@@ -115,6 +96,7 @@ def meshes(s: Setting, skip: Collection[str]) -> Iterator[RuleRow]:
     for name in wanted:
         where = f"in {name}" if name == "shard_map" else f"on an {name}"
         if name in found:
-            yield like_gradient(s, name, where, found[name], rows)
+            what = f"the derivative {where}"
+            yield like_gradient(s, name, what, found[name], rows)
         else:
             yield fault_of(name, f"the derivative {where}", failures[name])
