@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from ._activations._elementwise import as_real
 from ._activations.gelu import gelu
 from ._gated.units import swiglu
-from ._positive.dense import dense
+from ._positive.dense import assert_functions, assert_sizes, dense
 from ._public import explained
 
 
@@ -252,9 +252,15 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     return drop(x, key)
 
 
-def assert_dropout_rate(block: str, rate: float) -> None:
-    if not 0 <= rate <= 1:
-        raise ValueError(
+def assert_fields(
+    block: str, sizes: dict[str, int], functions: dict[str, Any], rate: float
+) -> None:
+    """Asserts what sizes, functions and the rate of dropout must be."""
+    assert_sizes(block, **sizes)
+    assert_functions(block, **functions)
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not number or not 0 <= rate <= 1:
+        raise (ValueError if number else TypeError)(
             f"{block} expects a dropout_rate from 0 to 1, the share of elements to "
-            f"drop, but got {rate}."
+            f"drop, but got {rate!r}."
         )

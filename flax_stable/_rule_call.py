@@ -129,7 +129,7 @@ class Call:
                 transposed = jax.vjp(jaxpr_as_fun(jaxpr), *_zeros_of(cotangents))[1]
                 return transposed([moving[i] for i in kept])
             except (NotImplementedError, ValueError) as e:
-                raise self._not_linear(f"JAX cannot transpose it ({e})") from e
+                raise self._no_transpose(e) from e
 
         # JAX traces a function once for arguments of the same types.
         key = self._key(part_tree, constants, types, tuple(moving)) if cached else None
@@ -167,6 +167,14 @@ class Call:
             "mode is the transpose of bwd: let it multiply g, move it and sum it, but "
             "not compare it with anything or add to it. If it is meant to, decorate "
             "with @custom_vjp(forward_mode=False)."
+        )
+
+    def _no_transpose(self, error: Exception) -> TypeError:
+        return TypeError(
+            f"bwd of {self.name} must have a transpose, which is what forward mode "
+            f"applies, but JAX cannot transpose it ({error}). Take a loop of a fixed "
+            "number of steps, jax.lax.scan, or jax.lax.custom_linear_solve; for "
+            "reverse mode alone decorate with @custom_vjp(forward_mode=False)."
         )
 
     def _forward(self, primals: Sequence) -> tuple:

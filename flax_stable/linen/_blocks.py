@@ -95,6 +95,7 @@ class MLP(nn.Module):
         ``out_sharding`` is the sharding of the result on a mesh of Explicit axes: by
         default features that were split between devices in the block are summed.
         """
+        _assert_fields(self)
         hidden = _dense(self, self.intermediate_features, "up")(inputs)
         return _second_half(self, inputs, (hidden,), deterministic, out_sharding)
 
@@ -178,9 +179,19 @@ class GatedMLP(nn.Module):
         ``out_sharding`` is the sharding of the result on a mesh of Explicit axes: by
         default features that were split between devices in the block are summed.
         """
+        _assert_fields(self)
         value = _dense(self, self.intermediate_features, "up")(inputs)
         gate = _dense(self, self.intermediate_features, "gate")(inputs)
         return _second_half(self, inputs, (value, gate), deterministic, out_sharding)
+
+
+def _assert_fields(block: Any) -> None:
+    sizes = {"intermediate_features": block.intermediate_features}
+    if block.features is not None:
+        sizes["features"] = block.features
+    names = ("activation", "kernel_init", "bias_init", "promote_dtype")
+    functions = {name: getattr(block, name) for name in names}
+    _blocks.assert_fields(type(block).__name__, sizes, functions, block.dropout_rate)
 
 
 def _dense(
@@ -208,7 +219,6 @@ def _dense(
 def _second_half(block, inputs, hidden, deterministic, out_sharding):
     """The activation, the dense layer ``down``, and what is dropped after each."""
     rate = block.dropout_rate
-    _blocks.assert_dropout_rate(type(block).__name__, rate)
     within = after = None
     if rate and not nn.merge_param("deterministic", block.deterministic, deterministic):
         within, after = jax.random.split(block.make_rng("dropout"))

@@ -102,6 +102,23 @@ class MLP(nnx.Module):
         down_kernel_metadata: _Metadata = MappingProxyType({}),
         down_bias_metadata: _Metadata = MappingProxyType({}),
     ):
+        if out_features is None:
+            out_features = in_features
+        _blocks.assert_fields(
+            type(self).__name__,
+            {
+                "in_features": in_features,
+                "intermediate_features": intermediate_features,
+                "out_features": out_features,
+            },
+            {
+                "activation": activation,
+                "kernel_init": kernel_init,
+                "bias_init": bias_init,
+                "promote_dtype": promote_dtype,
+            },
+            dropout_rate,
+        )
         linear = functools.partial(
             nnx.Linear,
             use_bias=use_bias,
@@ -125,7 +142,7 @@ class MLP(nnx.Module):
         )
         self.down = linear(
             intermediate_features,
-            in_features if out_features is None else out_features,
+            out_features,
             kernel_init=down_kernel_init or kernel_init,
             bias_init=down_bias_init or bias_init,
             kernel_metadata=down_kernel_metadata,
@@ -233,6 +250,23 @@ class GatedMLP(nnx.Module):
         down_kernel_metadata: _Metadata = MappingProxyType({}),
         down_bias_metadata: _Metadata = MappingProxyType({}),
     ):
+        if out_features is None:
+            out_features = in_features
+        _blocks.assert_fields(
+            type(self).__name__,
+            {
+                "in_features": in_features,
+                "intermediate_features": intermediate_features,
+                "out_features": out_features,
+            },
+            {
+                "activation": activation,
+                "kernel_init": kernel_init,
+                "bias_init": bias_init,
+                "promote_dtype": promote_dtype,
+            },
+            dropout_rate,
+        )
         linear = functools.partial(
             nnx.Linear,
             use_bias=use_bias,
@@ -259,7 +293,7 @@ class GatedMLP(nnx.Module):
         )
         self.down = linear(
             intermediate_features,
-            in_features if out_features is None else out_features,
+            out_features,
             kernel_init=down_kernel_init or kernel_init,
             bias_init=down_bias_init or bias_init,
             kernel_metadata=down_kernel_metadata,
@@ -301,7 +335,6 @@ def _dropout(
     block: Any, rate: float, deterministic: bool | None, rngs: nnx.Rngs
 ) -> nnx.Dropout:
     """Flax's own module, which holds the stream, and what train() and eval() set."""
-    _blocks.assert_dropout_rate(type(block).__name__, rate)
     return nnx.Dropout(rate, deterministic=deterministic, rngs=rngs if rate else None)
 
 

@@ -29,7 +29,14 @@ LINEN = [
     ("StableSoftplusEmbed", {"num_embeddings": 3}, (2,), "features"),
     ("MonotoneMLP", {"hidden_features": (3,)}, (2, 3), "features"),
     ("ICNN", {"hidden_features": (3,)}, (2, 3), "features"),
+    ("MLP", {}, (2, 3), "intermediate_features"),
+    ("MLP", {"intermediate_features": 3}, (2, 3), "features"),
+    ("GatedMLP", {}, (2, 3), "intermediate_features"),
+    ("GatedMLP", {"intermediate_features": 3}, (2, 3), "features"),
 ]
+# None stands for the number of inputs.
+OPTIONAL = {("MLP", "features"), ("GatedMLP", "features")}
+OPTIONAL |= {("MLP", "out_features"), ("GatedMLP", "out_features")}
 NNX = [
     ("StableSoftplusLinear", {"out_features": 3}, "in_features"),
     ("StableSoftplusLinear", {"in_features": 3}, "out_features"),
@@ -51,6 +58,12 @@ NNX = [
     ("MonotoneMLP", {"hidden_features": (3,), "in_features": 3}, "out_features"),
     ("ICNN", {"hidden_features": (3,)}, "in_features"),
     ("ICNN", {"hidden_features": (3,), "in_features": 3}, "out_features"),
+    ("MLP", {"intermediate_features": 3}, "in_features"),
+    ("MLP", {"in_features": 3}, "intermediate_features"),
+    ("MLP", {"in_features": 3, "intermediate_features": 3}, "out_features"),
+    ("GatedMLP", {"intermediate_features": 3}, "in_features"),
+    ("GatedMLP", {"in_features": 3}, "intermediate_features"),
+    ("GatedMLP", {"in_features": 3, "intermediate_features": 3}, "out_features"),
 ]
 SIZES = [
     (0, ValueError),
@@ -91,9 +104,13 @@ def assert_refused(error, message, call, *args):
 def test_sizes_are_whole_and_above_0(size, error):
     expected = f"{{}} expects in {{}} whole numbers above 0, but got {size!r}. Give the"
     for name, fields, shape, field in LINEN:
+        if size is None and (name, field) in OPTIONAL:
+            continue
         message = expected.format(name, field)
         assert_refused(error, message, init, name, {**fields, field: size}, shape)
     for name, fields, field in NNX:
+        if size is None and (name, field) in OPTIONAL:
+            continue
         message = expected.format(name, field)
         assert_refused(error, message, make, name, {**fields, field: size})
 
@@ -120,3 +137,21 @@ def test_fields_of_networks(name):
         message = f"{name} expects {text}"
         assert_refused(TypeError, message, init, name, fields)
         assert_refused(TypeError, message, make, name, {"in_features": 3, **fields})
+
+
+@pytest.mark.parametrize("name", ["MLP", "GatedMLP"])
+def test_fields_of_blocks(name):
+    for field, value, text in (
+        ("activation", "gelu", "a function in activation, but got 'gelu'"),
+        ("kernel_init", 0.5, "a function in kernel_init, but got 0.5"),
+        ("promote_dtype", None, "a function in promote_dtype, but got None"),
+        ("dropout_rate", 1.5, "a dropout_rate from 0 to 1, the share of elements"),
+        ("dropout_rate", "0.5", "a dropout_rate from 0 to 1, the share of elements"),
+    ):
+        message, fields = f"{name} expects {text}", {field: value}
+        error = (TypeError, ValueError)
+        sizes = {"intermediate_features": 3}
+        assert_refused(error, message, init, name, {**sizes, **fields})
+        assert_refused(
+            error, message, make, name, {"in_features": 3, **sizes, **fields}
+        )
