@@ -220,3 +220,23 @@ def mish_slope(x: jax.Array, n: int) -> Factors:
     below = x < 0
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
     return 1.0, jnp.where(below, low, high) / (bottom * bottom), _below(x, f)
+
+
+def softcap(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """cap tanh(t), t = x / cap, which is x before t underflows."""
+    t = x / cap
+    return jnp.where(jnp.abs(t) < 2.0**-11, x, cap * jnp.tanh(t))
+
+
+def softcap_slope(x: jax.Array, cap: jax.Array) -> jax.Array:
+    return tanh_slope(x / cap)
+
+
+def elu(x: jax.Array, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
+
+
+def exp_below(x: jax.Array, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    """alpha exp(x) up to 0, by square roots: a large alpha meets no zero."""
+    root = jnp.exp(0.5 * jnp.where(x > 0, 0, x))
+    return jnp.where(x > 0, 0, alpha * root * root)
