@@ -126,8 +126,20 @@ def custom_vjp(
     def call(*args: Any, **kwargs: Any) -> Any:
         return rule(*args, **kwargs)
 
-    call.defvjp = rule.defvjp  # type: ignore[attr-defined]
+    public: Any = call
+    public.rule = rule
+    for name in dir(jax.custom_vjp):
+        if name.startswith("def"):
+            setattr(public, name, functools.partial(_define, rule, name))
+    public.defvjp = rule.defvjp
     return call
+
+
+def _define(rule: "_CustomVJP", name: str, *args: Any, **kwargs: Any) -> Any:
+    """What else `jax.custom_vjp` can define has no forward mode."""
+    rule._reverse_only = jax.custom_vjp(rule._fun, rule._nondiff)
+    rule._fwd = rule._reverse_only  # defined by what follows
+    return getattr(rule._reverse_only, name)(*args, **kwargs)
 
 
 class _CustomVJP:
@@ -204,14 +216,6 @@ class _CustomVJP:
                     "not move, and keeps what fwd returns."
                 )
             raise
-
-    def __getattr__(self, name: str) -> Any:
-        """What else `jax.custom_vjp` can define has no forward mode either."""
-        if not name.startswith("def") or not hasattr(jax.custom_vjp, name):
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        self._reverse_only = jax.custom_vjp(self._fun, self._nondiff)
-        self._fwd = self._reverse_only  # defined by what follows
-        return getattr(self._reverse_only, name)
 
     def _captured(self) -> list[tuple[str, str, Any]]:
         """What the functions close over: it must not be differentiated."""

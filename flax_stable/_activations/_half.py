@@ -5,39 +5,45 @@ Where digits cancel, around the root of a derivative, a few terms of its Taylor 
 take over.
 
 An exponential that scales a result is a factor of its own, so that nothing underflows
-before the result does: a function gives ``p, m, f`` and means ``p m f^n``, with
+before the result does: a function gives ``b, p, m, f`` and means ``b + p m f^n``, with
 ``f = exp(-w / n)`` where it decays as ``exp(-w)`` and ``f = 1`` where it does not.  The
 input itself is ``p``, if it is a factor.  Alone a function takes the square root of the
 exponential, n = 2; where a large number multiplies it, the fourth root.
+
+No slope shares an exponential with its value: XLA would keep that from the forward pass
+to the backward pass, an array of float32 beside the input.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._precision import polynomial
 
-Factors = tuple[jax.typing.ArrayLike, jax.Array, jax.Array]
+Parts = tuple[Any, jax.typing.ArrayLike, jax.Array, jax.Array]
 
 
-def _scaled(factors: Callable[[jax.Array, int], Factors]) -> Callable[..., jax.Array]:
-    """The function that is the product of ``factors``, or its product with ``times``.
+def _scaled(parts: Callable[[jax.Array, int], Parts]) -> Callable[..., jax.Array]:
+    """The function that ``parts`` describes, or its product with ``times``.
 
-    They are multiplied in an order in which none underflows before the product.
+    Factors are multiplied in an order in which none underflows before the product.
     """
 
-    @functools.wraps(factors)
+    @functools.wraps(parts)
     def function(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
         if times is None:
-            p, m, f = factors(x, 2)
-            return p * f * m * f
-        p, m, f = factors(x, 4)
+            base, p, m, f = parts(x, 2)
+            y = p * f * m * f
+            return y if base is None else base + y
+        base, p, m, f = parts(x, 4)
         near = jnp.abs(p) < 0.5
         large, small = jnp.where(near, times, p), jnp.where(near, p, times)
-        return small * f * f * (large * m * f) * f
+        y = small * f * f * (large * m * f) * f
+        return y if base is None else jnp.where(base == 0, 0, times * base) + y
 
     return function
 
@@ -73,29 +79,29 @@ def sigmoid(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
 
 
 @_scaled
-def _times_sigmoid(x: jax.Array, n: int) -> Factors:
+def _times_sigmoid(x: jax.Array, n: int) -> Parts:
     f, e = _exp(x, n)
-    return 1.0, 1 / (1 + e), _below(x, f)
+    return None, 1.0, 1 / (1 + e), _below(x, f)
 
 
 @_scaled
-def sigmoid_slope(x: jax.Array, n: int) -> Factors:
+def sigmoid_slope(x: jax.Array, n: int) -> Parts:
     """e / (1 + e)^2."""
     f, e = _exp(x, n)
-    return 1.0, 1 / ((1 + e) * (1 + e)), f
+    return None, 1.0, 1 / ((1 + e) * (1 + e)), f
 
 
 @_scaled
-def tanh_slope(x: jax.Array, n: int) -> Factors:
+def tanh_slope(x: jax.Array, n: int) -> Parts:
     """4 e / (1 + e)^2, e = exp(-2 |x|)."""
     f, e = _exp(2 * x, n)
-    return 1.0, 4 / ((1 + e) * (1 + e)), f
+    return None, 1.0, 4 / ((1 + e) * (1 + e)), f
 
 
 @_scaled
-def silu(x: jax.Array, n: int) -> Factors:
+def silu(x: jax.Array, n: int) -> Parts:
     f, e = _exp(x, n)
-    return _held(x, 400), 1 / (1 + e), _below(x, f)
+    return None, _held(x, 400), 1 / (1 + e), _below(x, f)
 
 
 # The root of 1 + y + exp(y) as hi and lo, and its Taylor series there.
@@ -104,18 +110,25 @@ _SILU_SERIES = 1.2784645557403564, 0.13923227787, 0.0464107580482, 0.01160268951
 
 
 @_scaled
-def silu_slope(x: jax.Array, n: int) -> Factors:
+def silu_slope(x: jax.Array, n: int) -> Parts:
     """e (1 + y + e) / (1 + e)^2, y = -|x|, or 1 minus that for positive x."""
-    f, e = _exp(x, n)
     y = -jnp.minimum(jnp.abs(x), 400)
+    f, e = _exp(y, n)
     d = (y - _SILU_ROOT[0]) - _SILU_ROOT[1]
     return _slope(x, f, e, _near(d, 0.125, _SILU_SERIES, 1 + y + e))
 
 
-def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Factors:
-    """e factor / (1 + e)^2 for negative x, or 1 minus that."""
-    m = factor / ((1 + e) * (1 + e))
-    return 1.0, jnp.where(x < 0, m, 1 - e * m), _below(x, f)
+def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Parts:
+    """e factor / (1 + e)^2 for negative x, or 1 minus that.
+
+    XLA on CPU ends a loop at a quotient that is used twice: `_mirrored` uses it once.
+    """
+    return _mirrored(x, 1.0, factor / ((1 + e) * (1 + e)), f)
+
+
+def _mirrored(x: jax.Array, end: float, m: jax.Array, f: jax.Array) -> Parts:
+    """m f^n for negative x, and ``end`` less it for positive x."""
+    return jnp.where(x < 0, 0, end), jnp.where(x < 0, 1, -1), m, f
 
 
 # The cubic of gelu in the form with tanh is x (A + B x^2).
@@ -124,10 +137,10 @@ _B = 0.044715 * _A
 
 
 @_scaled
-def gelu(x: jax.Array, n: int) -> Factors:
+def gelu(x: jax.Array, n: int) -> Parts:
     x = _held(x, 14)
     f, e = _exp(x * (_A + _B * (x * x)), n)
-    return x, 1 / (1 + e), _below(x, f)
+    return None, x, 1 / (1 + e), _below(x, f)
 
 
 # The root of 1 + e - a w'(a), e = exp(-w(a)), and its Taylor series there.
@@ -136,7 +149,7 @@ _GELU_SERIES = -2.4606568813, -0.0999115258455, -0.400447696447, 0.0759589895606
 
 
 @_scaled
-def gelu_slope(x: jax.Array, n: int) -> Factors:
+def gelu_slope(x: jax.Array, n: int) -> Parts:
     """e (1 + e - a w') / (1 + e)^2, a = |x|, or 1 minus that for positive x."""
     a = jnp.minimum(jnp.abs(x), 14)
     f, e = _exp(a * (_A + _B * (a * a)), n)
@@ -160,10 +173,9 @@ def _tail(x: jax.Array, n: int) -> tuple[jax.Array, ...]:
 
 
 @_scaled
-def exact_gelu(x: jax.Array, n: int) -> Factors:
-    _, p, q, f, e = _tail(x, n)
-    m = p / q
-    return _held(x, 27), jnp.where(x < 0, m, 1 - e * m), _below(x, f)
+def exact_gelu(x: jax.Array, n: int) -> Parts:
+    a, p, q, f, _ = _tail(x, n)
+    return jnp.where(x < 0, 0, x), -a, p / q, f
 
 
 # The root of (Q(a) - a phi(a)) exp(a^2 / 2), and its Taylor series there.
@@ -179,17 +191,17 @@ _EXACT_SERIES = (
 
 
 @_scaled
-def exact_gelu_slope(x: jax.Array, n: int) -> Factors:
+def exact_gelu_slope(x: jax.Array, n: int) -> Parts:
     """Q(a) - a phi(a) for negative x, or 1 minus that."""
-    a, p, q, f, e = _tail(x, n)
+    a, p, q, f, _ = _tail(x, n)
     m = p / q - a * (1 / math.sqrt(2 * math.pi))
     d = (a - _EXACT_ROOT[0]) - _EXACT_ROOT[1]
     m = _near(d, 0.25, _EXACT_SERIES, m)
-    return 1.0, jnp.where(x < 0, m, 1 - e * m), _below(x, f)
+    return _mirrored(x, 1.0, m, f)
 
 
 @_scaled
-def mish(x: jax.Array, n: int) -> Factors:
+def mish(x: jax.Array, n: int) -> Parts:
     """x tanh(softplus(x)): x n / (n + 2) with n = e (2 + e), e = exp(x), divided by e^2
     for positive x.
     """
@@ -197,7 +209,7 @@ def mish(x: jax.Array, n: int) -> Factors:
     below = x < 0
     top = jnp.where(below, 2 + e, 1 + 2 * e)
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
-    return _held(x, 400), top / bottom, _below(x, f)
+    return None, _held(x, 400), top / bottom, _below(x, f)
 
 
 # The root of 4 (1 + y) + (6 + 4 y) e + 4 e^2 + e^3, e = exp(y), and its Taylor series.
@@ -206,17 +218,37 @@ _MISH_SERIES = 6.40796422958, 2.26320743561, 1.28618228436, 0.557818472385
 
 
 @_scaled
-def mish_slope(x: jax.Array, n: int) -> Factors:
+def mish_slope(x: jax.Array, n: int) -> Parts:
     """e (4 (1 + x) + (6 + 4 x) e + 4 e^2 + e^3) / (2 + 2 e + e^2)^2, e = exp(x).
 
     For positive x the powers of e are divided by e^4.
     """
-    f, e = _exp(x, n)
     y = -jnp.minimum(jnp.abs(x), 400)
+    f, e = _exp(y, n)
     d = (y - _MISH_ROOT[0]) - _MISH_ROOT[1]
     low = 4 * (1 + y) + e * ((6 + 4 * y) + e * (4 + e))
     low = _near(d, 0.0625, _MISH_SERIES, low)
     high = 1 + e * (4 + e * ((6 - 4 * y) + e * (4 - 4 * y)))
     below = x < 0
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
-    return 1.0, jnp.where(below, low, high) / (bottom * bottom), _below(x, f)
+    return None, 1.0, jnp.where(below, low, high) / (bottom * bottom), _below(x, f)
+
+
+def softcap(x: jax.Array, cap: jax.Array) -> jax.Array:
+    """cap tanh(t), t = x / cap, which is x before t underflows."""
+    t = x / cap
+    return jnp.where(jnp.abs(t) < 2.0**-11, x, cap * jnp.tanh(t))
+
+
+def softcap_slope(x: jax.Array, cap: jax.Array) -> jax.Array:
+    return tanh_slope(x / cap)
+
+
+def elu(x: jax.Array, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
+
+
+def exp_below(x: jax.Array, alpha: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    """alpha exp(x) up to 0, by square roots: a large alpha meets no zero."""
+    root = jnp.exp(0.5 * jnp.where(x > 0, 0, x))
+    return jnp.where(x > 0, 0, alpha * root * root)

@@ -17,14 +17,15 @@ def parametric(
     name: str | None = None,
     residual: str = "input",
     coarse: Callable | None = None,
+    coarse_slope: Callable | None = None,
 ) -> Callable:
     """The function ``value`` of input and parameters, with a slope for each of them.
 
     All are functions of the same arrays, in float32 or float64.  What is returned takes
     what `with_parameters` returns and keeps it, no array twice.  Higher orders
     differentiate the slopes: they are made of functions that have rules themselves.
-    ``name``, ``residual`` and ``coarse`` are as for `elementwise`: slopes may take the
-    output in place of the input.
+    ``name``, ``residual``, ``coarse`` and ``coarse_slope``, that by the input, are as
+    for `elementwise`: slopes may take the output in place of the input.
     """
 
     @custom_vjp
@@ -39,7 +40,10 @@ def parametric(
 
     def bwd(args, g):
         wide = widen(named(args[0], name)), *args[1:]
-        return pull_back(g, args, [slope(*wide) for slope in slopes])
+        by_x, *others = slopes
+        if wide[0].dtype != args[0].dtype:
+            by_x = coarse_slope or by_x
+        return pull_back(g, args, [slope(*wide) for slope in (by_x, *others)])
 
     f.defvjp(fwd, bwd)
     return f

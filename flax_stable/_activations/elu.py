@@ -9,6 +9,7 @@ import numpy as np
 
 from .._precision import expm1, polynomial, quotient, scaled_exp
 from .._public import compiled, number
+from . import _half
 from ._elementwise import as_floating, by_residual, elementwise
 from ._parametric import parametric, with_parameters
 
@@ -198,12 +199,19 @@ _elu_in_alpha = elementwise(
     lambda x: expm1(jnp.where(x > 0, 0, x)),
     lambda x: jnp.where(x > 0, 0, scaled_exp(1, x)),
 )
+_half_exp: Callable = parametric(
+    _half.exp_below,
+    lambda x, alpha: _half_exp(x, alpha),
+    lambda x, alpha: _half.exp_below(x),
+)
 _ELU_RULES: dict[str, Callable] = {
     "input": parametric(
         _elu_value,
         lambda x, alpha: jnp.where(x > 0, 1, scaled_exp(alpha, x)),
         lambda x, alpha: _elu_in_alpha(x),
         name="elu",
+        coarse=_half.elu,
+        coarse_slope=lambda x, alpha: jnp.where(x > 0, 1, _half_exp(x, alpha)),
     ),
     "output": parametric(
         _elu_value,
@@ -211,6 +219,7 @@ _ELU_RULES: dict[str, Callable] = {
         lambda y, alpha: jnp.where(y > 0, 0, y / alpha),
         name="elu",
         residual="output",
+        coarse=_half.elu,
     ),
 }
 _selu: Callable = elementwise(
@@ -219,6 +228,8 @@ _selu: Callable = elementwise(
     ),
     lambda x: jnp.where(x > 0, _SCALE, scaled_exp(_SCALE * _ALPHA, x)),
     "selu",
+    coarse=lambda x: _SCALE * _half.elu(x, _ALPHA),
+    coarse_slope=lambda x: jnp.where(x > 0, _SCALE, _half_exp(x, _SCALE * _ALPHA)),
 )
 
 

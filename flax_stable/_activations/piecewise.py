@@ -32,7 +32,7 @@ def ramp(name: str, value: Callable, rises: Callable, slope: float = 1.0) -> Cal
         return (jnp.where(named(rising, name), ct, 0),)
 
     f.defvjp(fwd, bwd)
-    f.barrier = True
+    f.rule.barrier = True
     return f
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._precision import expm1, polynomial, quotient
 from .._public import compiled, number
+from . import _half
 from ._logistic import logistic_slope, twice_odds
 from ._parametric import parametric, with_parameters
 from .sigmoid import _tanh_value, tanh
@@ -153,4 +154,14 @@ _in_cap: Callable = parametric(
     lambda x, cap: -_t(x, cap) * _curvature(x, cap),
     lambda x, cap: _t(x, cap) ** 2 * _curvature(x, cap),
 )
-_softcap = parametric(_softcap_value, _slope, _in_cap, name="softcap")
+_half_slope = parametric(
+    _half.softcap_slope, _curvature, lambda x, cap: -_t(x, cap) * _curvature(x, cap)
+)
+_softcap = parametric(
+    _softcap_value,
+    _slope,
+    _in_cap,
+    name="softcap",
+    coarse=_half.softcap,
+    coarse_slope=_half_slope,
+)

@@ -293,21 +293,30 @@ def _share_fwd(x, top, total, axes):
 
 
 def _share_bwd(axes, kept, g):
-    return _pull_back(_share(*kept, axes), kept[0], axes, g), None, None
+    x, top, total = kept
+    e = jnp.exp(widen(x) - top)
+    return _pull_back(e, _positive(total), x, axes, g), None, None
 
 
 _share.defvjp(_share_fwd, _share_bwd)
-_share.barrier = True
 
 
-def _pull_back(p, x, axes, g):
-    g = widen(g)
-    # Any constant may be taken from g.  Once its mean is, the element whose p is almost
-    # 1 adds next to nothing to the sum, and the rest does not drown in it.
-    g = g - jnp.sum(lax.stop_gradient(p) * g, axes, keepdims=True)
-    return narrow(p * (g - jnp.sum(p * g, axes, keepdims=True)), x)
+def _pull_back(e, total, x, axes, g):
+    """The cotangent of the softmax ``e / total``.
+
+    Any constant may be taken from ``g``.  Once its mean is, the element whose share is
+    almost 1 adds next to nothing to the sum, and the rest does not drown in it.
+    """
+    g, scale = widen(g), 1 / total
+    # On a GPU sums of e g fuse with those that made e, but sums of e g / total do not.
+    g = g - jnp.sum(lax.stop_gradient(e) * g, axes, keepdims=True) * scale
+    mean = jnp.sum(e * g, axes, keepdims=True) * scale
+    return narrow(e * scale * (g - mean), x)
 
 
+# A barrier keeps the backward pass a program of its own: merged with the forward pass
+# XLA for GPUs writes and reads what is between.
+#
 # float32 and float64 keep the output.  In 16 bits and less that is too coarse for the
 # derivative: the input is kept, from which everything is one loop.
 @functools.partial(custom_vjp, nondiff_argnums=(1,))
@@ -322,11 +331,13 @@ def _softmax_fwd(x, axes):
 
 def _softmax_bwd(axes, kept, g):
     kept = named(kept, "softmax")
-    p = kept if is_wide(kept) else _share(kept, *_parts(kept, axes), axes)
-    return (_pull_back(p, kept, axes, g),)
+    if is_wide(kept):
+        return (_pull_back(kept, 1.0, kept, axes, g),)
+    return _share_bwd(axes, (kept, *_parts(kept, axes)), g)[:1]
 
 
 _softmax.defvjp(_softmax_fwd, _softmax_bwd)
+_softmax.rule.barrier = True
 
 
 # The logarithms keep the input and its parts: to divide the cotangent of a row by its

@@ -68,6 +68,8 @@ def gated(
         return tuple(map(narrow, cotangents, kept))
 
     unit.defvjp(fwd, bwd)
+    # Value and gradients share too much for XLA to compute it twice without being told.
+    unit.rule.barrier = True
     return unit
 
 
