@@ -5,10 +5,12 @@ Where digits cancel, around the root of a derivative, a few terms of its Taylor 
 take over.
 
 An exponential that scales a result is a factor of its own, so that nothing underflows
-before the result does: a function gives ``b, p, m, f`` and means ``b + p m f^n``, with
+before the result does: a function gives ``p, m, f`` and means ``p m f^n``, with
 ``f = exp(-w / n)`` where it decays as ``exp(-w)`` and ``f = 1`` where it does not.  The
-input itself is ``p``, if it is a factor.  Alone a function takes the square root of the
-exponential, n = 2; where a large number multiplies it, the fourth root.
+input itself is ``p``, if it is a factor.  A function that decays on one side alone may
+add a mask of the other side, where it means ``p (m f^n - 1)``.  Alone a function takes
+the square root of the exponential, n = 2; where a large number multiplies it, the
+fourth root.
 
 No slope shares an exponential with its value: XLA would keep that from the forward pass
 to the backward pass, an array of float32 beside the input.
@@ -24,7 +26,7 @@ import jax.numpy as jnp
 
 from .._precision import polynomial
 
-Parts = tuple[Any, jax.typing.ArrayLike, jax.Array, jax.Array]
+Parts = tuple[Any, ...]
 
 
 def _scaled(parts: Callable[[jax.Array, int], Parts]) -> Callable[..., jax.Array]:
@@ -35,15 +37,18 @@ def _scaled(parts: Callable[[jax.Array, int], Parts]) -> Callable[..., jax.Array
 
     @functools.wraps(parts)
     def function(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
+        p, m, f, *above = parts(x, 4 if times is not None else 2)
         if times is None:
-            base, p, m, f = parts(x, 2)
-            y = p * f * m * f
-            return y if base is None else base + y
-        base, p, m, f = parts(x, 4)
+            # XLA on CPU ends a loop at a quotient that is used twice: m is used once.
+            m = m * f
+            y = p * f * m
+            return jnp.where(above[0], p * (m * f - 1), y) if above else y
+        if above:
+            m = jnp.where(above[0], m * (f * f) * (f * f) - 1, m)
+            f = jnp.where(above[0], 1, f)
         near = jnp.abs(p) < 0.5
         large, small = jnp.where(near, times, p), jnp.where(near, p, times)
-        y = small * f * f * (large * m * f) * f
-        return y if base is None else jnp.where(base == 0, 0, times * base) + y
+        return small * f * f * (large * m * f) * f
 
     return function
 
@@ -81,27 +86,27 @@ def sigmoid(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
 @_scaled
 def _times_sigmoid(x: jax.Array, n: int) -> Parts:
     f, e = _exp(x, n)
-    return None, 1.0, 1 / (1 + e), _below(x, f)
+    return 1.0, 1 / (1 + e), _below(x, f)
 
 
 @_scaled
 def sigmoid_slope(x: jax.Array, n: int) -> Parts:
     """e / (1 + e)^2."""
     f, e = _exp(x, n)
-    return None, 1.0, 1 / ((1 + e) * (1 + e)), f
+    return 1.0, 1 / ((1 + e) * (1 + e)), f
 
 
 @_scaled
 def tanh_slope(x: jax.Array, n: int) -> Parts:
     """4 e / (1 + e)^2, e = exp(-2 |x|)."""
     f, e = _exp(2 * x, n)
-    return None, 1.0, 4 / ((1 + e) * (1 + e)), f
+    return 1.0, 4 / ((1 + e) * (1 + e)), f
 
 
 @_scaled
 def silu(x: jax.Array, n: int) -> Parts:
     f, e = _exp(x, n)
-    return None, _held(x, 400), 1 / (1 + e), _below(x, f)
+    return _held(x, 400), 1 / (1 + e), _below(x, f)
 
 
 # The root of 1 + y + exp(y) as hi and lo, and its Taylor series there.
@@ -119,16 +124,14 @@ def silu_slope(x: jax.Array, n: int) -> Parts:
 
 
 def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Parts:
-    """e factor / (1 + e)^2 for negative x, or 1 minus that.
-
-    XLA on CPU ends a loop at a quotient that is used twice: `_mirrored` uses it once.
-    """
-    return _mirrored(x, 1.0, factor / ((1 + e) * (1 + e)), f)
+    """e factor / (1 + e)^2 for negative x, or 1 minus that."""
+    return _mirrored(x, factor / ((1 + e) * (1 + e)), f)
 
 
-def _mirrored(x: jax.Array, end: float, m: jax.Array, f: jax.Array) -> Parts:
-    """m f^n for negative x, and ``end`` less it for positive x."""
-    return jnp.where(x < 0, 0, end), jnp.where(x < 0, 1, -1), m, f
+def _mirrored(x: jax.Array, m: jax.Array, f: jax.Array) -> Parts:
+    """m f^n for negative x, and 1 less it for the others."""
+    below = x < 0
+    return jnp.where(below, 1, -1), m, f, ~below
 
 
 # The cubic of gelu in the form with tanh is x (A + B x^2).
@@ -140,7 +143,7 @@ _B = 0.044715 * _A
 def gelu(x: jax.Array, n: int) -> Parts:
     x = _held(x, 14)
     f, e = _exp(x * (_A + _B * (x * x)), n)
-    return None, x, 1 / (1 + e), _below(x, f)
+    return x, 1 / (1 + e), _below(x, f)
 
 
 # The root of 1 + e - a w'(a), e = exp(-w(a)), and its Taylor series there.
@@ -175,7 +178,7 @@ def _tail(x: jax.Array, n: int) -> tuple[jax.Array, ...]:
 @_scaled
 def exact_gelu(x: jax.Array, n: int) -> Parts:
     a, p, q, f, _ = _tail(x, n)
-    return jnp.where(x < 0, 0, x), -a, p / q, f
+    return jnp.where(x < 0, -a, -x), p / q, f, x >= 0
 
 
 # The root of (Q(a) - a phi(a)) exp(a^2 / 2), and its Taylor series there.
@@ -197,7 +200,7 @@ def exact_gelu_slope(x: jax.Array, n: int) -> Parts:
     m = p / q - a * (1 / math.sqrt(2 * math.pi))
     d = (a - _EXACT_ROOT[0]) - _EXACT_ROOT[1]
     m = _near(d, 0.25, _EXACT_SERIES, m)
-    return _mirrored(x, 1.0, m, f)
+    return _mirrored(x, m, f)
 
 
 @_scaled
@@ -209,7 +212,7 @@ def mish(x: jax.Array, n: int) -> Parts:
     below = x < 0
     top = jnp.where(below, 2 + e, 1 + 2 * e)
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
-    return None, _held(x, 400), top / bottom, _below(x, f)
+    return _held(x, 400), top / bottom, _below(x, f)
 
 
 # The root of 4 (1 + y) + (6 + 4 y) e + 4 e^2 + e^3, e = exp(y), and its Taylor series.
@@ -231,7 +234,7 @@ def mish_slope(x: jax.Array, n: int) -> Parts:
     high = 1 + e * (4 + e * ((6 - 4 * y) + e * (4 - 4 * y)))
     below = x < 0
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
-    return None, 1.0, jnp.where(below, low, high) / (bottom * bottom), _below(x, f)
+    return 1.0, jnp.where(below, low, high) / (bottom * bottom), _below(x, f)
 
 
 def softcap(x: jax.Array, cap: jax.Array) -> jax.Array:
