@@ -11,6 +11,7 @@ import jax
 from ._rule_call import Call, is_moving
 from ._rule_call import checkpoint as checkpoint
 from ._rule_call import in_pallas_kernel as in_pallas_kernel
+from ._rule_call import opaque as opaque
 from ._rule_call import symbolic_zero as symbolic_zero
 
 
@@ -68,11 +69,14 @@ def custom_vjp(
     refused; what cannot, such as the addition of a residual that may be zero, is taken
     for linear, and `flax_stable.testing.check_rule` tells if it is not.
 
-    What differs from `jax.custom_vjp`: ``bwd`` must be differentiable by ``g`` in
-    reverse mode, which a `jax.lax.while_loop` over ``g`` is not; it always sees tracers
-    for ``g``; it is traced in forward mode as well, and once for arguments of the same
-    types, so its side effects may run there, or not again; and a cotangent of another
-    dtype is cast to that of its argument.
+    A `jax.lax.while_loop` over ``g``, as of a fixed-point iteration, has no transpose:
+    such a rule serves reverse mode alone, once; forward mode and second derivatives
+    raise an error.
+
+    What differs from `jax.custom_vjp`: ``bwd`` always sees tracers for ``g``; it is
+    traced in forward mode as well, and once for arguments of the same types, so its
+    side effects may run there, or not again; and a cotangent of another dtype is cast
+    to that of its argument.
 
     Inside of a Pallas kernel the residuals are what JAX makes of the rule.
 

@@ -1,7 +1,8 @@
 """A function with a rule, on the leaves of its arguments."""
 
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -105,7 +106,7 @@ class Call:
         def push_forward(arrays, moving):
             kept: list[int] = []
 
-            def pull_back(*cotangents):
+            def pull_back(*cotangents, arrays=arrays):
                 smooth_cts = iter(cotangents)
                 g = [
                     next(smooth_cts) if i in smooth else _float0_zeros(y)
@@ -125,11 +126,11 @@ class Call:
             reason = why_not_linear(jaxpr, known)
             if reason is not None:
                 raise self._not_linear(reason)
+            x, zeros = [moving[i] for i in kept], _zeros_of(cotangents)
             try:
-                transposed = jax.vjp(jaxpr_as_fun(jaxpr), *_zeros_of(cotangents))[1]
-                return transposed([moving[i] for i in kept])
+                return jax.vjp(jaxpr_as_fun(jaxpr), *zeros)[1](x)
             except (NotImplementedError, ValueError) as e:
-                raise self._no_transpose(e) from e
+                return self._reverse_alone(pull_back, arrays, x, zeros, e)
 
         # JAX traces a function once for arguments of the same types.
         key = self._key(part_tree, constants, types, tuple(moving)) if cached else None
@@ -169,13 +170,29 @@ class Call:
             "with @custom_vjp(forward_mode=False)."
         )
 
-    def _no_transpose(self, error: Exception) -> TypeError:
-        return TypeError(
+    def _reverse_alone(
+        self, pull_back: Callable, arrays: dict, x: list, like: list, error: Exception
+    ) -> list:
+        """A linear map that JAX cannot transpose, as the transpose of one."""
+        forward = TypeError(
             f"bwd of {self.name} must have a transpose, which is what forward mode "
             f"applies, but JAX cannot transpose it ({error}). Take a loop of a fixed "
-            "number of steps, jax.lax.scan, or jax.lax.custom_linear_solve; for "
-            "reverse mode alone decorate with @custom_vjp(forward_mode=False)."
+            "number of steps, jax.lax.scan or jax.lax.custom_linear_solve."
         )
+        again = TypeError(
+            f"{self.name[0].upper()}{self.name[1:]} has no second derivative, because "
+            f"JAX cannot transpose its bwd ({error})."
+        )
+
+        def fail(*_):
+            raise forward
+
+        def push_forward(x):
+            types = [jax.ShapeDtypeStruct(y.shape, y.dtype) for y in like]
+            return jax.pure_callback(fail, types, *x, vmap_method="broadcast_all")
+
+        kept = _undifferentiable(again)(arrays)
+        return opaque(push_forward, lambda g: pull_back(*g, arrays=kept), x, like)
 
     def _forward(self, primals: Sequence) -> tuple:
         """``fwd`` of all arguments, checked to be a pair."""
@@ -232,6 +249,50 @@ class Call:
                 f"{_way_out(ct, x)}"
             )
         return ct
+
+
+def _undifferentiable(error: Exception) -> Callable:
+    """The identity, which raises the error where it is differentiated."""
+
+    @jax.custom_jvp
+    def identity(x):
+        return x
+
+    @identity.defjvp
+    def jvp(primals, tangents):
+        raise error
+
+    return identity
+
+
+def opaque(push_forward: Callable, pull_back: Callable, x: list, like: list) -> list:
+    """``push_forward(x)``, of types ``like``, whose transpose is ``pull_back``.
+
+    Of the functions that JAX has for linear maps it cannot look into,
+    `jax.lax.custom_linear_solve` is the one that vmap knows.  That it solves something
+    plays no role.  What it maps has one space: argument and result side by side.
+    """
+    if not x or not like:
+        return like
+    # JAX transposes it only if each of what it solves for depends on what moves: all of
+    # them depend on all.
+    x, beside = _joined(x, x), _joined(x, map(jnp.zeros_like, like))
+    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+    rest, y = lax.custom_linear_solve(
+        lambda both: both,
+        (x, beside),
+        lambda _, both: (zeros(x), push_forward(both[0])),
+        lambda _, both: (pull_back(both[1]), zeros(like)),
+    )
+    # Nor may what it solves for go unused: its cotangent would be a symbolic zero.
+    return _joined(rest, y)
+
+
+def _joined(x: list, arrays: Iterable) -> list:
+    """The arrays, which now depend on all of ``x``, if but in name."""
+    sums = [jnp.where(False, jnp.real(jnp.sum(v)), 0).astype(np.float32) for v in x]
+    nothing = sum(sums[1:], sums[0])
+    return [y + nothing.astype(y.dtype) for y in arrays]
 
 
 def _leaves_up_to(tree: Any, ct: Any) -> list | None:

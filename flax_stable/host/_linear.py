@@ -1,14 +1,14 @@
 """The derivative of a host function: a linear map that JAX cannot look into."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from .._custom_vjp import opaque
 from ._callback import (
     Host,
     call,
@@ -20,36 +20,6 @@ from ._callback import (
     run,
     struct,
 )
-
-
-def opaque(push_forward: Callable, pull_back: Callable, x: list, like: list) -> list:
-    """``push_forward(x)``, of types ``like``, whose transpose is ``pull_back``.
-
-    Of the functions that JAX has for linear maps it cannot look into,
-    `jax.lax.custom_linear_solve` is the one that vmap knows.  That it solves something
-    plays no role.  What it maps has one space: argument and result side by side.
-    """
-    if not x or not like:
-        return like
-    # JAX transposes it only if each of what it solves for depends on what moves: all of
-    # them depend on all.
-    x, beside = _joined(x, x), _joined(x, map(jnp.zeros_like, like))
-    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-    rest, y = lax.custom_linear_solve(
-        lambda both: both,
-        (x, beside),
-        lambda _, both: (zeros(x), push_forward(both[0])),
-        lambda _, both: (pull_back(both[1]), zeros(like)),
-    )
-    # Nor may what it solves for go unused: its cotangent would be a symbolic zero.
-    return _joined(rest, y)
-
-
-def _joined(x: list, arrays: Iterable) -> list:
-    """The arrays, which now depend on all of ``x``, if but in name."""
-    sums = [jnp.where(False, jnp.real(jnp.sum(v)), 0).astype(np.float32) for v in x]
-    nothing = sum(sums[1:], sums[0])
-    return [y + nothing.astype(y.dtype) for y in arrays]
 
 
 def differential(

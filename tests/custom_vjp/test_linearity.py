@@ -36,14 +36,6 @@ NOT_LINEAR = {
         rule(lambda x, g: (jax.lax.fori_loop(0, 2, lambda i, c: c / abs(c), g),)),
         LINEAR.format("'abs' of it is not"),
     ),
-    "repeats as often as it takes": (
-        rule(
-            lambda x, g: jax.lax.while_loop(
-                lambda c: c[1] < x, lambda c: (2 * c[0], c[1] + 1), (g, 0.0)
-            )[:1]
-        ),
-        r"JAX cannot transpose it \(Reverse-mode differentiation does not work for",
-    ),
 }
 
 
@@ -203,3 +195,56 @@ def test_linear_rules():
         chex.assert_trees_all_close(
             found[name], expected[name], atol=2e-4, custom_message=name
         )
+
+
+def fixed_point(decorate):
+    """x -> y = tanh(x) + M y, whose backward pass iterates until it converges."""
+    m = jnp.array([[0.3, 0.1], [0.2, 0.4]])
+
+    @decorate
+    def f(x):
+        return jnp.linalg.solve(jnp.eye(2) - m, jnp.tanh(x))
+
+    def bwd(x, g):
+        def moves(state):
+            return jnp.abs(state[1] - state[0]).max() > 1e-6
+
+        def step(state):
+            return state[1], g + m.T @ state[1]
+
+        _, g = jax.lax.while_loop(moves, step, (jnp.zeros_like(g), g))
+        return (g * (1 - jnp.tanh(x) ** 2),)
+
+    f.defvjp(lambda x: (f(x), x), bwd)
+    return f
+
+
+def test_a_loop_without_a_transpose():
+    """It serves reverse mode, wherever that is taken; all else is refused."""
+    x = jnp.array([0.3, -0.7])
+
+    def gradients(decorate):
+        f = fixed_point(decorate)
+
+        def gradient(x):
+            return jax.grad(lambda x: (f(x) ** 2).sum())(x)
+
+        def scanned(x):
+            return jax.lax.scan(lambda c, _: (f(c), None), x, None, 3)[0].sum()
+
+        return [
+            gradient(x),
+            jax.jit(gradient)(x),
+            jax.vmap(gradient)(jnp.stack([x, 2 * x])),
+            jax.grad(scanned)(x),
+            jax.grad(lambda x: jax.checkpoint(f)(x).sum())(x),
+        ]
+
+    chex.assert_trees_all_close(*map(gradients, (jax.custom_vjp, fs.custom_vjp)))
+    f = fixed_point(fs.custom_vjp)
+    with pytest.raises(
+        RuntimeError, match=r"must have a transpose, which is what forwa"
+    ):
+        jax.block_until_ready(jax.jvp(f, (x,), (x,)))
+    with pytest.raises(TypeError, match=r"f has no second derivative, because JAX can"):
+        jax.grad(lambda x: jax.grad(lambda x: (f(x) ** 2).sum())(x).sum())(x)
