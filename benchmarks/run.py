@@ -6,6 +6,7 @@
 bytes:      what the backward pass keeps.
 eager:      the time of a call that is not compiled as a whole.
 time:       the time of compiled functions, alone and with their gradient.
+halves:     the time of forward and backward as two programs, beside one program.
 compile:    the time to trace and to compile a model of twelve layers.
 models:     memory and step time of MLPs and transformers.
 bandwidth:  the share of a GPU's copy bandwidth that functions reach.
@@ -38,6 +39,7 @@ import jax
 
 import bandwidth
 import compilation
+import halves
 import models
 import plots
 import single
@@ -51,6 +53,7 @@ SECTIONS: dict[str, tuple[Callable[..., Iterator[dict]], Callable[[dict], str]]]
     "bytes": (single.kept_bytes, single.show_bytes),
     "eager": (single.eager, single.show_eager),
     "time": (single.times, single.show_time),
+    "halves": (halves.measure, halves.show),
     "compile": (compilation.measure, compilation.show),
     "models": (models.measure, models.show),
     "bandwidth": (bandwidth.measure, bandwidth.show),
@@ -120,6 +123,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     several("--peers", choices=[*PEERS, *GPU_PEERS], default=[*PEERS, *GPU_PEERS])
     several("--dtypes", default=["float32", "bfloat16"])
     several("--sizes", type=int, default=[2**18, 2**24], help="elements, for time")
+    several("--sides", type=int, default=[512, 2048], help="of squares, for halves")
     parser.add_argument("--rounds", type=int, default=5, help="of timing, 2 or more")
     parser.add_argument("--scale", type=int, default=8, help="of models")
     parser.add_argument("--side", type=int, default=8192, help="for bandwidth")
