@@ -15,8 +15,8 @@ Each device takes an environment of its own, as JAX loads every plugin it finds:
     pip install -e . --group compiled-h200     # and a ptxas of CUDA 13 on PATH
     pip install -e . --group compiled-v5e
 
-Where there is no ptxas, `pip install --target DIR nvidia-cuda-nvcc` brings one; not into
-the environment, where XLA would take it in place of the one that keeps copies.
+Where there is no ptxas, `pip install --target DIR nvidia-cuda-nvcc` brings one; not
+into the environment, where XLA would take it in place of the one that keeps copies.
 """
 
 import argparse
@@ -36,6 +36,8 @@ from contenders import TRAINED, functions, inputs
 from halves import PROGRAMS, new_residuals, programs
 
 SHAPE = (16384, 4096)
+# Of the MLPs: large enough that a layer's arrays do not all fit on a TPU's chip.
+BATCH, WIDTH = 16384, 512
 ACTIVATIONS = ("gelu", "silu", "softplus", "tanh", "swiglu")
 # Which module reads off what its compiler made, and what the device is called.
 DEVICES = {
@@ -70,15 +72,17 @@ def temporaries(device: Any, options: argparse.Namespace) -> Iterator[dict]:
     for activation in ACTIVATIONS:
         if activation not in (options.only or [activation]):
             continue
-        model = models.mlp(activation, 16384, 1024)
+        model = models.mlp(activation, BATCH, WIDTH)
         for dtype in options.dtypes:
-            layers = jax.eval_shape(lambda: models.parameters(model, dtype))
+            layers = models.parameter_types(model, dtype)
             x = jax.ShapeDtypeStruct(model.x, dtype)
             for form in ("scanned", "unrolled"):
                 scanned = form == "scanned"
                 params = jax.eval_shape(models.stacked, layers) if scanned else layers
                 found = {}
-                for variant, block in models.blocks(activation).items():
+                blocks = models.blocks(activation)
+                for variant in ("jax.nn", *models.OURS):
+                    block = blocks[variant]
                     step = models.gradient(model, block, scanned)
                     found[variant] = models.temporaries(device.compile(step, params, x))
                 yield {

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-# Multiprocessors, their clock, and the bandwidth of a copy, read and written (measured).
+# Multiprocessors, their clock, and the bandwidth of a copy, read and written: measured.
 MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.8e9, 4.3e12
 # Threads that a multiprocessor of compute capability 9.0 serves in a clock, in all and
 # by pipe (CUDA C++ Programming Guide, arithmetic instructions).
@@ -117,7 +117,7 @@ def size(shapes: str) -> int:
 
 
 def traffic(hlo: str) -> dict[str, tuple[int, int]]:
-    """Bytes that each instruction of a program reads and writes, by its kernel's name."""
+    """Bytes that each instruction reads and writes, by the name of its kernel."""
     sizes: dict[str, int] = {}
     moved = {}
     for line in hlo[hlo.index("\nENTRY") :].splitlines():
@@ -184,9 +184,7 @@ class H200:
         for file in self.folder.glob("*.cubin"):
             command = [self.nvdisasm, "-c", str(file)]
             found |= listed_kernels(subprocess.check_output(command, text=True))
-        plan = "".join(
-            p.read_text() for p in self.folder.glob("*thunk_sequence.txt")
-        )
+        plan = "".join(p.read_text() for p in self.folder.glob("*thunk_sequence.txt"))
         launches = LAUNCH.findall(plan)
         if not launches:
             raise RuntimeError(f"no launches of kernels in what XLA dumped: {plan!r}")

@@ -1,8 +1,8 @@
-"""What a program compiled for a TPU v5e consists of: the bundles of its fusions, bytes.
+"""What a program compiled for a TPU v5e consists of: fusions, their bundles and bytes.
 
-XLA's own estimate (`optimal_seconds` of `cost_analysis`) is that of the bytes alone.  Here
-the VLIW bundles of each fusion, one a clock, are counted in what libtpu's last pass dumps,
-as often as the fusion's loop is run.
+XLA's own estimate (`optimal_seconds` of `cost_analysis`) is that of the bytes alone.
+Here the VLIW bundles of each fusion, one a clock, are counted in what libtpu's last pass
+dumps, as often as the fusion's loop is run.
 """
 
 import math
@@ -70,7 +70,8 @@ class V5e:
             ]
             if files:
                 bounds = re.search(r'"iteration_bounds":\[(.*?)\]', line)
-                turns = math.prod(map(int, re.findall(r"\d+", bounds[1] if bounds else "")))
+                sides = re.findall(r"\d+", bounds[1]) if bounds else []
+                turns = math.prod(map(int, sides))
                 fusions += 1
                 listing = files[-1].read_text()
                 bundles += turns * len(re.findall(r"(?m)^ *0x[0-9a-f]+", listing))

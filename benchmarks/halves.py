@@ -1,8 +1,8 @@
 """A step in two halves: forward with residuals written, backward from them.
 
-A layer that is scanned, checkpointed or pipelined runs so: as two programs, between which
-the residuals lie in memory.  Beside them the value alone, and value and gradient in one
-program, where the compiler may fuse both and compute again what it likes.
+A layer that is scanned, checkpointed or pipelined runs so: as two programs, between
+which the residuals lie in memory.  Beside them the value alone, and value and gradient
+in one program, where the compiler may fuse both and compute again what it likes.
 """
 
 import argparse
@@ -89,8 +89,14 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
                 samples = interleaved(runs, options.rounds)
                 peers = dict.fromkeys(peer for _, peer in runs)
                 for peer in peers:
-                    halves = (samples[half, peer] for half in ("forward", "backward"))
-                    samples["halves", peer] = [sum(took) for took in zip(*halves)]
+                    samples["halves", peer] = [
+                        forward + backward
+                        for forward, backward in zip(
+                            samples["forward", peer],
+                            samples["backward", peer],
+                            strict=True,
+                        )
+                    ]
                 for what in (*PROGRAMS, "halves"):
                     yield {
                         "function": name,

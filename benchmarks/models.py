@@ -9,7 +9,7 @@ Scanned: the layers are one `jax.lax.scan`.  Unrolled: they follow one another.
 
 import argparse
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +159,11 @@ def parameters(model: Model, dtype: str) -> list[dict[str, jax.Array]]:
         }
         for _ in range(model.layers)
     ]
+
+
+def parameter_types(model: Model, dtype: str) -> list[dict[str, Any]]:
+    """The shapes and dtypes of the parameters."""
+    return jax.eval_shape(lambda: parameters(model, dtype))
 
 
 def stacked(layers: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:

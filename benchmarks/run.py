@@ -8,6 +8,7 @@ eager:      the time of a call that is not compiled as a whole.
 time:       the time of compiled functions, alone and with their gradient.
 halves:     the time of forward and backward as two programs, beside one program.
 compile:    the time to trace and to compile a model of twelve layers.
+networks:   memory, step, tracing and compiling of small networks as people write them.
 models:     memory and step time of MLPs and transformers.
 bandwidth:  the share of a GPU's copy bandwidth that functions reach.
 plots:      draws docs/*.png from what FILE holds, and measures errors for one of them.
@@ -41,6 +42,7 @@ import bandwidth
 import compilation
 import halves
 import models
+import networks
 import plots
 import single
 from contenders import functions
@@ -56,6 +58,7 @@ SECTIONS: dict[str, tuple[Callable[..., Iterator[dict]], Callable[[dict], str]]]
     "halves": (halves.measure, halves.show),
     "compile": (compilation.measure, compilation.show),
     "models": (models.measure, models.show),
+    "networks": (networks.measure, networks.show),
     "bandwidth": (bandwidth.measure, bandwidth.show),
 }
 
@@ -131,7 +134,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--figures", type=Path, default=plots.FOLDER, metavar="FOLDER")
     options = parser.parse_args(argv)
     known = {"sections": [*SECTIONS, "plots"], "only": list(functions())}
-    known["models"] = list(models.models(options.scale))
+    known["models"] = [*{**models.models(options.scale), **networks.NETWORKS}]
     for option, names in known.items():
         if unknown := set(getattr(options, option) or []) - set(names):
             parser.error(f"{option} are {', '.join(names)}, but got {unknown}")
@@ -168,4 +171,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # What is compiled must be compiled here.
+    jax.config.update("jax_enable_compilation_cache", False)
     sys.exit(main())
