@@ -1,8 +1,8 @@
 """What a program compiled for a TPU v5e consists of: fusions, their bundles and bytes.
 
 XLA's own estimate (`optimal_seconds` of `cost_analysis`) is that of the bytes alone.
-Here the VLIW bundles of each fusion, one a clock, are counted in what libtpu's last pass
-dumps, as often as the fusion's loop is run.
+Here the VLIW bundles of each fusion, one a clock, are counted in what the last pass of
+libtpu dumps, as often as the fusion's loop is run.
 """
 
 import math
@@ -82,7 +82,7 @@ class V5e:
         seconds = max(moved / BANDWIDTH, bundles / CLOCK)
         return {
             "kernels": fusions,
-            "bundles of 1,024": round(bundles / elements * 1024, 2),
+            "bundles": round(bundles / elements * 1024, 2),
             "bytes": round(moved / elements, 2),
             "estimate": round(seconds / elements * 1e12, 3),
         }

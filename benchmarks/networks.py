@@ -1,8 +1,8 @@
 """Small networks as people write them, with the functions of JAX or with ours in them.
 
 Each is a Flax module that takes its functions from a namespace, `STOCK` or `OURS`, and
-is the same in all else.  Measured are the gradient's temporaries, the time of a step, and
-the time to trace and to compile it.
+is the same in all else.  Measured are the gradient's temporaries, the time of a step,
+and the time to trace and to compile it.
 
 gpt, llama     two layers of a decoder and the cross-entropy of the next token.
 vit            two layers of an encoder over patches.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grid import grid
-from targets import EVEN, FAST, OURS, aims, ratios
+from targets import COMPILE, EVEN, FAST, OURS, aims, dtype_of, estimate, ratios
 
 
 def ratio(x: float | None, bound: float = EVEN) -> str:
@@ -49,7 +49,10 @@ def missed_list(record: dict[str, Any]) -> str:
 
 
 def noise(record: dict[str, Any]) -> str:
-    """How far the quartiles of a ratio lie from its median, in the middle row."""
+    """How far the quartiles of a ratio lie from its median, in the middle row.
+
+    Nothing where nothing was timed.
+    """
     spreads = [
         (found["high"] - found["low"]) / found["median"] / 2
         for key in SECTIONS
@@ -58,7 +61,12 @@ def noise(record: dict[str, Any]) -> str:
         for peer, found in peers.items()
         if not peer.startswith("torch")
     ]
-    return f"±{statistics.median(spreads):.0%}" if spreads else "unknown"
+    if not spreads:
+        return ""
+    return f"""
+Noise, as half the distance of a ratio's quartiles, in the middle of all ratios:
+±{statistics.median(spreads):.0%}.
+"""
 
 
 def pivot(
@@ -96,7 +104,7 @@ def time_section(rows: list[dict]) -> str:
 
 {grid(["", *map(heading, columns)], lines)}
 
-(`log_ndtr`: over that of `jax.scipy.special`.)
+(`log_ndtr`: over that of `jax.scipy.special`; `softcap`: of the plain formula.)
 
 ### Time over that of other peers, {max(row["size"] for row in rows):,} elements
 
@@ -162,15 +170,104 @@ Bold where a peer keeps less.
 """
 
 
+def halves_section(rows: list[dict]) -> str:
+    table, columns = pivot(rows, ["function", "dtype"], ["what", "side"])
+    columns.sort(key=lambda column: column[1])
+    lines = [
+        [f"`{name}`", dtype, *(ratio(median(found.get(c), "jax.nn")) for c in columns)]
+        for (name, dtype), found in table.items()
+    ]
+    head = [f"{what}, {side}²" for what, side in columns]
+    return f"""### Forward and backward as two programs, over the time of `jax.nn`
+
+As a step of scanned, checkpointed or pipelined layers runs them: forward with residuals
+written, backward from them, and both added ("halves"); beside them the value alone, and
+value and gradient in one program.
+
+{grid(["", "dtype", *head], lines)}
+"""
+
+
 def compile_section(rows: list[dict]) -> str:
-    table, columns = pivot(rows, ["function"], ["what"])
+    rows = [{**row, "dtype": dtype_of(row)} for row in rows]
+    table, columns = pivot(rows, ["function", "dtype"], ["what"])
     lines = []
-    for (name,), found in table.items():
-        cells = [ratio(median(found.get(c), "jax.nn"), 1.2) for c in columns]
+    for (name, dtype), found in table.items():
+        cells = [ratio(median(found.get(c), "jax.nn"), COMPILE[dtype]) for c in columns]
         took = found["both",]["seconds"]["jax.nn"]
-        lines.append([f"`{name}`", *cells, f"{took * 1e3:.0f}"])
-    head = ["", *map(heading, columns), "both, `jax.nn`, ms"]
+        lines.append([f"`{name}`", dtype, *cells, f"{took * 1e3:.0f}"])
+    head = ["", "dtype", *map(heading, columns), "both, `jax.nn`, ms"]
     return f"""### Time to trace and compile twelve layers, over that of `jax.nn`
+
+{grid(head, lines)}
+"""
+
+
+def share(row: dict, own: str) -> str:
+    """Of the bytes with jax.nn; none of none is all of it."""
+    if own not in row["bytes"]:
+        return ""
+    stock = row["bytes"]["jax.nn"]
+    return ratio(row["bytes"][own] / stock if stock else 1.0, 1.005)
+
+
+def networks_section(rows: list[dict]) -> str:
+    table, columns = pivot(rows, ["model", "dtype"], ["what"])
+    lines = []
+    for (name, dtype), found in table.items():
+        cells = [ratio(median(found.get(c), "jax.nn")) for c in columns]
+        lines.append([name, dtype, share(found["step",], "ours"), *cells])
+    head = ["", "dtype", "temporaries", *map(heading, columns)]
+    return f"""### Small networks with our functions in them, over those with `jax.nn`
+
+Described in `benchmarks/networks.py`. Temporaries of the compiled gradient, and the
+times to trace it, to compile it, to do both, and of a step.
+
+{grid(head, lines)}
+"""
+
+
+# What kernels issue, and how it is counted.
+UNITS = {
+    "instructions": "instructions for an element",
+    "bundles": "bundles for 1,024 elements",
+}
+
+
+def estimates_section(rows: list[dict]) -> str:
+    table, columns = pivot(rows, ["function", "dtype"], ["what"])
+    (unit,) = UNITS.keys() & rows[0].keys()
+    lines = []
+    for (name, dtype), found in table.items():
+        cells = [ratio(estimate(found[c])) if c in found else "" for c in columns]
+        alone = found["value",]
+        counts = [
+            f"{alone[key]['jax.nn']:g} → {alone[key]['ours']:g}"
+            for key in ("kernels", unit, "bytes")
+        ]
+        lines.append([f"`{name}`", dtype, *cells, *counts])
+    head = [*map(heading, columns), "value: kernels", UNITS[unit], "bytes"]
+    return f"""### Estimated time over that of `jax.nn`
+
+Nothing ran: an estimate from what the compiler made, for each kernel the longer of
+moving its bytes and issuing its instructions (`benchmarks/compiled.py`). Beside it, of
+the value alone, `jax.nn` → ours: kernels, what they issue, and bytes for an element.
+
+{grid(["", "dtype", *head], lines)}
+"""
+
+
+def temporaries_section(rows: list[dict]) -> str:
+    lines = [
+        [
+            *(row[key] for key in ("model", "dtype", "form")),
+            f"{row['bytes']['jax.nn'] / 2**20:,.0f}",
+            *(share(row, own) for own in OURS),
+        ]
+        for row in rows
+    ]
+    head = ["model", "dtype", "layers", "`jax.nn`, MiB", *OURS]
+    return f"""### Memory of MLPs: temporaries of the compiled gradient
 
 {grid(head, lines)}
 """
@@ -246,7 +343,11 @@ def layer_table(rows: list[dict]) -> str:
 
 
 SECTIONS = {
+    "estimates": estimates_section,
+    "temporaries": temporaries_section,
+    "halves": halves_section,
     "time": time_section,
+    "networks": networks_section,
     "models": models_section,
     "compile": compile_section,
     "bytes": bytes_section,
@@ -263,10 +364,7 @@ def section(record: dict[str, Any]) -> str:
     return f"""## JAX {versions["jax"]}, {platform}
 
 Device: {device}. {", ".join(f"{k} {v}" for k, v in versions.items())}.
-
-Noise, as half the distance of a ratio's quartiles, in the middle of all ratios:
-{noise(record)}.
-
+{noise(record)}
 ### Targets
 
 {target_table(record)}
@@ -287,7 +385,8 @@ Time and memory of flax_stable beside its peers, measured in one process, in tur
 `python benchmarks/run.py`. A ratio is the time of ours over the peer's, taken round by
 round: below 1 we are faster. Its median is shown, **bold** where we lose: above
 {EVEN} (up to which it may be noise), or above the target. "Value and gradient" computes
-both, as a training step does. Models are described in `benchmarks/models.py`.
+both, as a training step does. Models are described in `benchmarks/models.py`. Sections
+of hardware that nothing ran on hold estimates, by `python benchmarks/compiled.py`.
 
 ![Time of each function over that of jax.nn](time.png)
 
