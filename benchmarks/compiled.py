@@ -34,6 +34,7 @@ import models
 import run
 from contenders import TRAINED, functions, inputs
 from halves import PROGRAMS, new_residuals, programs
+from targets import byte_share, estimate
 
 SHAPE = (16384, 4096)
 # Of the MLPs: large enough that a layer's arrays do not all fit on a TPU's chip.
@@ -93,11 +94,6 @@ def temporaries(device: Any, options: argparse.Namespace) -> Iterator[dict]:
                 }
 
 
-def ratio(row: dict) -> float:
-    """Ours over jax.nn's estimate."""
-    return row["estimate"]["ours"] / row["estimate"]["jax.nn"]
-
-
 def show(row: dict) -> str:
     head = f"{row['function']:24} {row['what']:19} {row['dtype']:9}"
     counts = "  ".join(
@@ -105,12 +101,11 @@ def show(row: dict) -> str:
         for key, found in row.items()
         if isinstance(found, dict)
     )
-    return f"{head} {counts}  ours / jax.nn: {ratio(row):.2f}"
+    return f"{head} {counts}  ours / jax.nn: {estimate(row):.2f}"
 
 
 def show_temporaries(row: dict) -> str:
-    stock = row["bytes"]["jax.nn"]
-    shares = "  ".join(f"{k} {v / stock:.2f}" for k, v in row["bytes"].items())
+    shares = "  ".join(f"{own} {byte_share(row, own):.2f}" for own in row["bytes"])
     return f"{row['model']:24} {row['form']:19} {row['dtype']:9} {shares}"
 
 
@@ -148,8 +143,8 @@ def main(argv: list[str] | None = None) -> int:
             record[section].append(row)
         if options.json:
             run.write(options.json, record)
-    if found := [ratio(row) for row in record.get("estimates", ())]:
-        mean, even = statistics.geometric_mean(found), sum(r < 1.005 for r in found)
+    if found := [estimate(row) for row in record.get("estimates", ())]:
+        mean, even = statistics.geometric_mean(found), sum(r <= 1 for r in found)
         print(f"estimate over jax.nn's: mean {mean:.2f}; {even} of {len(found)} even")
     return 0
 

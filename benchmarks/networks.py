@@ -208,10 +208,12 @@ def inputs(network: Network, dtype: str) -> list[jax.Array]:
     ]
 
 
-def variables(network: Network, dtype: str, args: list[jax.Array]) -> dict:
-    """Those of the module at its start, of a dtype."""
-    made = jax.jit(network.build(STOCK, dtype).init)(jax.random.key(1), *args)
-    return jax.tree.map(lambda x: x.astype(dtype), made)
+def variables(network: Network, dtype: str) -> tuple[dict, dict]:
+    """The parameters of a dtype, and what else a module keeps, in float32."""
+    module, args = network.build(STOCK, "float32"), inputs(network, "float32")
+    rest = jax.jit(module.init)(jax.random.key(1), *args)
+    params = rest.pop("params")
+    return jax.tree.map(lambda x: x.astype(dtype), params), rest
 
 
 def gradient(network: Network, of: Any, dtype: str) -> Callable:
@@ -232,8 +234,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
             continue
         for dtype in options.dtypes:
             args = inputs(network, dtype)
-            rest = variables(network, dtype, args)
-            params = rest.pop("params")
+            params, rest = variables(network, dtype)
             libraries = {"ours": OURS, "jax.nn": STOCK}
             # The first round warms up, and two more are enough for what is this even.
             samples: dict[str, dict[str, list[float]]] = {}

@@ -5,7 +5,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grid import grid
-from targets import COMPILE, EVEN, FAST, OURS, aims, dtype_of, estimate, ratios
+from targets import (
+    COMPILE,
+    EVEN,
+    FAST,
+    OURS,
+    aims,
+    byte_share,
+    dtype_of,
+    estimate,
+    ratios,
+)
 
 
 def ratio(x: float | None, bound: float = EVEN) -> str:
@@ -204,11 +214,8 @@ def compile_section(rows: list[dict]) -> str:
 
 
 def share(row: dict, own: str) -> str:
-    """Of the bytes with jax.nn; none of none is all of it."""
-    if own not in row["bytes"]:
-        return ""
-    stock = row["bytes"]["jax.nn"]
-    return ratio(row["bytes"][own] / stock if stock else 1.0, 1.005)
+    """Of the bytes with jax.nn, where there are such."""
+    return ratio(byte_share(row, own) if own in row["bytes"] else None, 1.005)
 
 
 def networks_section(rows: list[dict]) -> str:

@@ -144,11 +144,17 @@ def temporary_aims(rows: list[dict], version: str) -> Iterator[Aim]:
     yield Aim("temporaries of MLPs over those of `jax.nn`", 1.0, found)
 
 
+def byte_share(row: dict, own: str, peer: str = "jax.nn") -> float:
+    """None of none is all of it."""
+    found, stock = row["bytes"][own], row["bytes"][peer]
+    return found / stock if stock else 1.0 if not found else float("inf")
+
+
 def byte_shares(rows: Iterable[dict], own: str, peer: str) -> Iterator[Figure]:
     """Temporaries of ours over those of a peer, where ours is there."""
     for row in rows:
         if own in row["bytes"]:
-            yield figure(row["bytes"][own] / row["bytes"][peer], row)
+            yield figure(byte_share(row, own, peer), row)
 
 
 def model_aims(rows: list[dict], version: str) -> Iterator[Aim]:
