@@ -81,9 +81,8 @@ def temporaries(device: Any, options: argparse.Namespace) -> Iterator[dict]:
                 scanned = form == "scanned"
                 params = jax.eval_shape(models.stacked, layers) if scanned else layers
                 found = {}
-                blocks = models.blocks(activation)
-                for variant in ("jax.nn", *models.OURS):
-                    block = blocks[variant]
+                for variant in ("jax.nn", "ours"):
+                    block = models.blocks(activation)[variant]
                     step = models.gradient(model, block, scanned)
                     found[variant] = models.temporaries(device.compile(step, params, x))
                 yield {

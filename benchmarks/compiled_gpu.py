@@ -151,7 +151,8 @@ class H200:
 
     def __init__(self, ptxas: str, nvdisasm: str) -> None:
         self.nvdisasm = nvdisasm
-        self.folder = Path(tempfile.mkdtemp())
+        self.temporary = tempfile.TemporaryDirectory()  # kept as long as self
+        self.folder = Path(self.temporary.name)
         script = self.folder / "bin" / "ptxas"
         script.parent.mkdir()
         script.write_text(PTXAS.format(ptxas=ptxas, kept=self.folder))

@@ -39,7 +39,8 @@ class V5e:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
+        self.temporary = tempfile.TemporaryDirectory()  # kept as long as self
+        self.folder = Path(self.temporary.name)
         os.environ.update(MACHINE)
         os.environ["LIBTPU_INIT_ARGS"] = (
             f"--xla_jf_dump_to={self.folder} --xla_jf_dump_llo_text=true "
