@@ -65,13 +65,18 @@ Noise, as half the distance of a ratio's quartiles, in the middle of all ratios:
 """
 
 
+# Hardware that nothing ran on.
+ESTIMATED = {"h200": "H200, estimates", "v5e": "TPU v5e, estimates"}
+
+
 def section(record: dict[str, Any]) -> str:
     versions = dict(record["environment"])
     device = f"{versions.pop('device')} ({versions.pop('machine')})"
-    platform = versions.pop("platform").upper()
+    platform = versions.pop("platform")
+    title = ESTIMATED.get(platform, platform.upper())
     parts = [of(record[key]) for key, of in SECTIONS.items() if record.get(key)]
-    drawn = f"![Estimated times]({platform.lower()}.png)\n"
-    return f"""## JAX {versions["jax"]}, {platform}
+    drawn = f"\n![Estimated times]({platform}.png)\n"
+    return f"""## JAX {versions["jax"]}, {title}
 
 Device: {device}. {", ".join(f"{k} {v}" for k, v in versions.items())}.
 {drawn if record.get("estimates") else ""}{noise(record)}
