@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 from grid import grid
 from performance import performance_page
+from targets import byte_share
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -196,7 +197,8 @@ def table_of(columns: Sequence[Column], names: Iterable[str]) -> str:
     ]
     if not lines:
         return ""
-    legend = textwrap.fill(" ".join(column.legend for column in columns), 88)
+    legends = (column.legend for column in columns if column.legend)
+    legend = textwrap.fill(" ".join(legends), 88)
     head = ["", *(column.head for column in columns)]
     return f"{legend}\n\n{grid(head, lines)}"
 
@@ -235,21 +237,23 @@ def function_columns(
             "over that of `jax.nn`, from what the compiler makes of them; nothing ran.",
             estimated(compiled.get(device, {})),
         )
+    kept = {
+        row["function"]: row["bytes"]
+        for row in costs.get("bytes", ())
+        if row["dtype"] == "bfloat16" and "jax.nn" in row["bytes"]
+    }
     yield Column(
         "bytes kept",
         "Bytes kept: for each element, from the forward pass for the backward pass.",
         {
-            row[
-                "function"
-            ]: f"{row['bytes']['jax.nn']:.3g} → {row['bytes']['ours']:.3g}"
-            for row in costs.get("bytes", ())
-            if row["dtype"] == "bfloat16" and "jax.nn" in row["bytes"]
+            k: f"{found['jax.nn']:.3g} → {found['ours']:.3g}"
+            for k, found in kept.items()
         },
     )
     yield Column(
         "CPU, two programs",
-        "CPU: the measured time over that of `jax.nn`, of forward and backward as two "
-        "programs.",
+        "CPU, two programs: the measured time of forward and backward as two programs, "
+        "over that of `jax.nn`.",
         timed(costs.get("halves", ()), "halves", "side"),
     )
     yield Column(
@@ -284,18 +288,15 @@ def model_columns(costs: dict[str, Any]) -> tuple[list[Column], list[str]]:
             scanned = ", scanned" if "form" in row else ""
             block = ", one block" if own == "ours, fused" else ""
             name = f"{row['model']}{scanned}{block}"
-            memory[name] = f"{row['bytes'][own] / row['bytes']['jax.nn']:.2f}"
+            memory[name] = f"{byte_share(row, own):.2f}"
             step[name] = f"{found['jax.nn']['median']:.2f}"
     legend = (
         "Of models in bfloat16, on a CPU: the temporaries of the compiled gradient and "
         "the time of a step, over the same model with `jax.nn`."
     )
-    block = " One block: activation and the dense layer after it as one function."
-    columns = [
-        Column("temporaries", legend, memory),
-        Column("step", block.strip() if "models" in costs else "", step),
-    ]
-    return columns, list(memory)
+    if costs.get("models"):
+        legend += " One block: activation and the dense layer after it as one function."
+    return [Column("temporaries", legend, memory), Column("step", "", step)], [*memory]
 
 
 def readme_tables(
@@ -326,7 +327,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = RESULTS / f"{kind}cpu-jax-{version}.json"
         return [json.loads(path.read_text())] if path.exists() else []
 
-    results = {v: read("exhaustive-", v) + read("sampled-", v) for v in VERSIONS}
+    results = {
+        v: found
+        for v in VERSIONS
+        if (found := read("exhaustive-", v) + read("sampled-", v))
+    }
     newest = VERSIONS[0]
     costs = {v: read("", v) for v in VERSIONS}
     others = {
@@ -339,7 +344,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, record in others.items()
         if name.startswith("compiled-") and name.endswith(f"-jax-{newest}")
     }
-    table = readme_tables(collect(results[newest]), *(costs[newest] or [{}]), compiled)
+    table = readme_tables(
+        collect(results.get(newest, [])), *(costs[newest] or [{}]), compiled
+    )
     measured = [record for found in costs.values() for record in found]
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
