@@ -187,6 +187,9 @@ class H200:
             found |= listed_kernels(subprocess.check_output(command, text=True))
         plan = "".join(p.read_text() for p in self.folder.glob("*thunk_sequence.txt"))
         launches = LAUNCH.findall(plan)
+        for line in plan.splitlines():
+            if line.strip() and not LAUNCH.search(line):
+                print(f"not counted: {line.strip()}")
         if not launches:
             raise RuntimeError(f"no launches of kernels in what XLA dumped: {plan!r}")
         instructions = seconds = 0.0

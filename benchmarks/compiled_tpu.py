@@ -20,7 +20,12 @@ from jax.experimental import topologies
 # The clock from the peak of its four 128 x 128 units; the bandwidth that XLA assumes.
 CLOCK, BANDWIDTH = 1.5e9, 737.7e9
 DEFINITION = re.compile(r"\s+(?:ROOT )?%(\S+) = .*? ([\w-]+)\(")
-NOTHING = ("parameter", "constant", "tuple", "bitcast", "get-tuple-element")
+BUNDLE = re.compile(r"(?m)^ *0x[0-9a-f]+")
+# What issues nothing of its own; of copies the bytes are counted, as of all.
+NOTHING = (
+    *("parameter", "constant", "tuple", "bitcast", "get-tuple-element"),
+    *("copy-start", "copy-done"),
+)
 # What libtpu asks a TPU's machine for, where there is none.
 MACHINE = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -69,13 +74,14 @@ class V5e:
                 for file in self.folder.glob(f"*-{found[1]}-*final_bundles.txt")
                 if "schedule" not in file.name
             ]
-            if files:
-                bounds = re.search(r'"iteration_bounds":\[(.*?)\]', line)
-                sides = re.findall(r"\d+", bounds[1]) if bounds else []
-                turns = math.prod(map(int, sides))
-                fusions += 1
-                listing = files[-1].read_text()
-                bundles += turns * len(re.findall(r"(?m)^ *0x[0-9a-f]+", listing))
+            if not files:
+                print(f"not counted: {found[1]}")
+                continue
+            bounds = re.search(r'"iteration_bounds":\[(.*?)\]', line)
+            sides = re.findall(r"\d+", bounds[1]) if bounds else []
+            listing = files[-1].read_text()
+            fusions += 1
+            bundles += math.prod(map(int, sides)) * len(BUNDLE.findall(listing))
         if not fusions:
             raise RuntimeError(f"no bundles in what libtpu dumped to {self.folder}")
         moved = compiled.cost_analysis()["bytes accessed"]
