@@ -115,7 +115,11 @@ def network_aims(rows: list[dict], version: str) -> Iterator[Aim]:
     for own, name, bound in (
         ([r for r in steps if r["model"] not in cells], "a step of a network", EVEN),
         ([r for r in steps if r["model"] in cells], "a step of cells, batch 16", 1.10),
-        ([r for r in rows if r["what"] == "both"], "tracing and compiling it", 1.10),
+        (
+            [r for r in rows if r["what"] == "both"],
+            "tracing and compiling a network",
+            1.10,
+        ),
     ):
         found = [figure(ratio, row) for ratio, row in ratios(own, "jax.nn")]
         yield Aim(f"time of {name} over that with `jax.nn`", bound, found)
