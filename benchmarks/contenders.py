@@ -31,6 +31,12 @@ class Function(NamedTuple):
 # Functions over the last axis, beside the elementwise ones.
 ROWS = ("softmax", "log_softmax", "logsumexp", "logmeanexp", "standardize", "glu")
 POSITIVE = ("inverse_softplus", "log1mexp")
+# The functions that people train with, for the dearer measurements.
+TRAINED = (
+    *("relu", "tanh", "sigmoid", "silu", "gelu", "gelu(approximate=False)", "softplus"),
+    *("log_sigmoid", "mish", "elu", "selu", "hard_silu", "softcap", "squareplus"),
+    *("swiglu", "geglu", "glu", "softmax", "log_softmax", "logsumexp"),
+)
 GATED = {"swiglu": jax.nn.silu, "geglu": jax.nn.gelu, "reglu": jax.nn.relu}
 
 
@@ -83,6 +89,10 @@ def functions() -> dict[str, Function]:
     found["gelu(approximate=False)"] = Function(
         functools.partial(fs.gelu, approximate=False),
         {"jax.nn": functools.partial(jax.nn.gelu, approximate=False)},
+    )
+    found["softcap"] = Function(
+        functools.partial(fs.softcap, cap=30.0),
+        {"jax.nn": lambda x: 30 * jnp.tanh(x / 30)},
     )
     for name, activation in GATED.items():
         if gated := getattr(fs, name, None):

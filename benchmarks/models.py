@@ -9,7 +9,7 @@ Scanned: the layers are one `jax.lax.scan`.  Unrolled: they follow one another.
 
 import argparse
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,9 @@ def stock_swiglu(value: jax.Array, gate: jax.Array) -> jax.Array:
 # of the dense layer behind it.
 def blocks(activation: str) -> dict[str, Callable]:
     """Activation and dense layer: of JAX, of ours, and of ours as one function."""
-    stock = jax.nn.gelu if activation == "gelu" else stock_swiglu
+    gated = activation == "swiglu"
+    stock = stock_swiglu if gated else getattr(jax.nn, activation)
+    own = getattr(fs, activation)
     remat = jax.checkpoint(stock)
     found = {
         "jax.nn": lambda hidden, kernel: stock(*hidden) @ kernel,
@@ -37,20 +39,16 @@ def blocks(activation: str) -> dict[str, Callable]:
             lambda hidden, kernel: stock(*hidden) @ kernel
         ),
     }
-    if activation == "gelu":
-        found["ours"] = lambda hidden, kernel: fs.gelu(*hidden) @ kernel
-        if hasattr(fs, "activation_dense"):
-            found["ours, fused"] = lambda hidden, kernel: fs.activation_dense(
-                *hidden, kernel, activation=fs.gelu
-            )
-    elif hasattr(fs, "swiglu"):
-        found["ours"] = lambda hidden, kernel: (
-            fs.swiglu(hidden[0], gate=hidden[1]) @ kernel
+    if gated:
+        found["ours"] = lambda hidden, kernel: own(hidden[0], gate=hidden[1]) @ kernel
+        found["ours, fused"] = lambda hidden, kernel: fs.gated_dense(
+            hidden[0], kernel, gate=hidden[1], activation=own
         )
-        if hasattr(fs, "gated_dense"):
-            found["ours, fused"] = lambda hidden, kernel: fs.gated_dense(
-                hidden[0], kernel, gate=hidden[1], activation=fs.swiglu
-            )
+    else:
+        found["ours"] = lambda hidden, kernel: own(*hidden) @ kernel
+        found["ours, fused"] = lambda hidden, kernel: fs.activation_dense(
+            *hidden, kernel, activation=own
+        )
     return found
 
 
@@ -59,9 +57,9 @@ def bare(activation: str) -> Callable:
 
     What a model needs with it, no rule of an activation can save.
     """
-    if activation == "gelu":
-        return lambda hidden, kernel: hidden[0] @ kernel
-    return jax.checkpoint(lambda hidden, kernel: (hidden[0] * hidden[1]) @ kernel)
+    if activation == "swiglu":
+        return jax.checkpoint(lambda hidden, kernel: (hidden[0] * hidden[1]) @ kernel)
+    return lambda hidden, kernel: hidden[0] @ kernel
 
 
 def project(x: jax.Array, kernels: dict[str, jax.Array]) -> list[jax.Array]:
@@ -117,13 +115,10 @@ class Model(NamedTuple):
 
 
 def mlp(activation: str, batch: int, width: int) -> Model:
-    if activation == "gelu":
-        shapes: dict[str, tuple[int, ...]] = {"down": (width, width)}
-    else:
+    shapes: dict[str, tuple[int, ...]] = {"down": (width, width)}
+    if activation == "swiglu":
         inner = width * 8 // 3
-        shapes = dict.fromkeys(("up", "gate"), (width, inner)) | {
-            "down": (inner, width)
-        }
+        shapes = {"up": (width, inner), "gate": (width, inner), "down": (inner, width)}
     return Model(dense_layer, activation, 8, (batch, width), shapes)
 
 
@@ -166,6 +161,16 @@ def parameters(model: Model, dtype: str) -> list[dict[str, jax.Array]]:
     ]
 
 
+def parameter_types(model: Model, dtype: str) -> list[dict[str, Any]]:
+    """The shapes and dtypes of the parameters."""
+    return jax.eval_shape(lambda: parameters(model, dtype))
+
+
+def stacked(layers: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+    """The layers' parameters as `jax.lax.scan` takes them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+
 def gradient(model: Model, block: Callable, scanned: bool) -> Callable:
     """The compiled gradient of a loss by the parameters."""
 
@@ -197,11 +202,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
             layers = parameters(model, dtype)
             for form in ("scanned", "unrolled"):
                 scanned = form == "scanned"
-                params = (
-                    jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-                    if scanned
-                    else layers
-                )
+                params = stacked(layers) if scanned else layers
                 steps, bytes_ = {}, {}
                 for variant, block in blocks(model.activation).items():
                     step = gradient(model, block, scanned).lower(params, x).compile()

@@ -1,16 +1,12 @@
-"""Writes docs/performance.md from what benchmarks/run.py kept."""
+"""Writes docs/performance.md from what the benchmarks kept."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from grid import grid
-from targets import EVEN, FAST, OURS, aims, ratios
-
-
-def ratio(x: float | None, bound: float = EVEN) -> str:
-    """Two decimals; bold where the bound is passed."""
-    return "" if x is None else f"**{x:.2f}**" if x > bound else f"{x:.2f}"
+from sections import SECTIONS
+from targets import EVEN, aims
 
 
 def target_table(record: dict[str, Any]) -> str:
@@ -49,7 +45,10 @@ def missed_list(record: dict[str, Any]) -> str:
 
 
 def noise(record: dict[str, Any]) -> str:
-    """How far the quartiles of a ratio lie from its median, in the middle row."""
+    """How far the quartiles of a ratio lie from its median, in the middle row.
+
+    Nothing where nothing was timed.
+    """
     spreads = [
         (found["high"] - found["low"]) / found["median"] / 2
         for key in SECTIONS
@@ -58,215 +57,29 @@ def noise(record: dict[str, Any]) -> str:
         for peer, found in peers.items()
         if not peer.startswith("torch")
     ]
-    return f"±{statistics.median(spreads):.0%}" if spreads else "unknown"
-
-
-def pivot(
-    rows: Iterable[dict], down: Sequence[str], across: Sequence[str]
-) -> tuple[dict[tuple, dict[tuple, dict]], list[tuple]]:
-    """Rows by what they share along the table's lines and along its columns."""
-    table: dict[tuple, dict[tuple, dict]] = {}
-    columns: dict[tuple, None] = {}
-    for row in rows:
-        column = tuple(row[key] for key in across)
-        columns[column] = None
-        table.setdefault(tuple(row[key] for key in down), {})[column] = row
-    return table, list(columns)
-
-
-def median(row: dict | None, peer: str, own: str = "ours") -> float | None:
-    found = row["ratios"].get(own, {}).get(peer) if row else None
-    return found["median"] if found else None
-
-
-def heading(column: Iterable[Any]) -> str:
-    return ", ".join(f"{x:,}" if isinstance(x, int) else str(x) for x in column)
-
-
-def time_section(rows: list[dict]) -> str:
-    lines = []
-    of_jax = [row for _, row in ratios(rows, "jax.nn")]
-    table, columns = pivot(of_jax, ["function"], ["what", "dtype", "size"])
-    columns.sort(key=lambda column: (column[1] != "float32", column[2], column[0]))
-    for (name,), found in table.items():
-        bound = 0.5 if name in FAST else EVEN
-        cells = (ratio(median(found.get(c), "jax.nn"), bound) for c in columns)
-        lines.append([f"`{name}`", *cells])
-    return f"""### Time over that of `jax.nn`
-
-{grid(["", *map(heading, columns)], lines)}
-
-(`log_ndtr`: over that of `jax.scipy.special`.)
-
-### Time over that of other peers, {max(row["size"] for row in rows):,} elements
-
-{peer_table(rows)}
-"""
-
-
-def peer_table(rows: list[dict]) -> str:
-    size = max(row["size"] for row in rows)
-    rows = [row for row in rows if row["size"] == size]
-    seen = (peer for row in rows for peer in row["ratios"]["ours"])
-    peers = [peer for peer in dict.fromkeys(seen) if peer != "jax.nn"]
-    table, columns = pivot(rows, ["function", "dtype"], ["what"])
-    used = [
-        (peer, *column)
-        for peer in sorted(peers)
-        for column in columns
-        if any(median(found.get(column), peer) for found in table.values())
-    ]
-    lines = []
-    for (name, dtype), found in table.items():
-        cells = [ratio(median(found.get((what,)), peer)) for peer, what in used]
-        if any(cells):
-            lines.append([f"`{name}`", dtype, *cells])
-    return grid(["", "dtype", *map(heading, used)], lines)
-
-
-def eager_section(rows: list[dict]) -> str:
-    table, columns = pivot(rows, ["function"], ["what"])
-    lines = []
-    for (name,), found in table.items():
-        cells = []
-        for column in columns:
-            seconds = found[column]["seconds"]
-            known = [seconds.get(k) for k in ("jax.nn", "ours")]
-            cells += ["" if s is None else f"{s * 1e6:.0f}" for s in known]
-        lines.append([f"`{name}`", *cells])
-    head = [f"{what}: {who}" for (what,) in columns for who in ("`jax.nn`", "ours")]
-    return f"""### Microseconds of an eager call
-
-{grid(["", *head], lines)}
-"""
-
-
-def bytes_section(rows: list[dict]) -> str:
-    rows = [row for row in rows if row["dtype"] == "float32"]
-    peers = list(dict.fromkeys(peer for row in rows for peer in row["bytes"]))
-    lines = []
-    for row in rows:
-        ours = row["bytes"]["ours"]
-        lost = any(kept < ours for kept in row["bytes"].values())
-        cells = [
-            f"{row['bytes'][peer]:.3g}" if peer in row["bytes"] else ""
-            for peer in peers
-        ]
-        cells[0] = f"**{cells[0]}**" if lost else cells[0]
-        lines.append([f"`{row['function']}`", *cells])
-    return f"""### Bytes kept for the backward pass, for a float32 element
-
-Bold where a peer keeps less.
-
-{grid(["", *peers], lines)}
-"""
-
-
-def compile_section(rows: list[dict]) -> str:
-    table, columns = pivot(rows, ["function"], ["what"])
-    lines = []
-    for (name,), found in table.items():
-        cells = [ratio(median(found.get(c), "jax.nn"), 1.2) for c in columns]
-        took = found["both",]["seconds"]["jax.nn"]
-        lines.append([f"`{name}`", *cells, f"{took * 1e3:.0f}"])
-    head = ["", *map(heading, columns), "both, `jax.nn`, ms"]
-    return f"""### Time to trace and compile twelve layers, over that of `jax.nn`
-
-{grid(head, lines)}
-"""
-
-
-def models_section(rows: list[dict]) -> str:
-    peers = ["jax.checkpoint", "jax.checkpoint, block", *OURS]
-    memory, time = [], []
-    for row in rows:
-        head = [row["model"], row["dtype"], row["form"]]
-        stock = row["bytes"]["jax.nn"]
-        shares = [
-            f"{row['bytes'][peer] / stock:.2f}" if peer in row["bytes"] else ""
-            for peer in peers
-        ]
-        bare = f"{row['bare'] / stock:.2f}" if "bare" in row else ""
-        memory.append([*head, f"{stock / 2**20:,.0f}", *shares, bare])
-        cells = [
-            ratio(median(row, peer, own))
-            for own in OURS
-            for peer in row["bytes"]
-            if peer not in OURS
-        ]
-        time.append([*head, f"{row['seconds']['jax.nn'] * 1e3:,.0f}", *cells])
-    others = [peer for peer in rows[0]["bytes"] if peer not in OURS]
-    head = ["model", "dtype", "layers"]
-    over = [f"{own} / {peer}" for own in OURS for peer in others]
-    return f"""### Memory of models: temporaries of the compiled gradient
-
-MiB with `jax.nn`, and the shares of it that remain: with the activation in
-`jax.checkpoint`, with it and the dense layer behind it in `jax.checkpoint`, with our
-activation, and with our activation and dense layer in one.  The last column is that of
-the model without an activation (for swiglu with a product of value and gate): what no
-activation's rule can save, attention above all.
-
-{grid([*head, "`jax.nn`, MiB", *peers, "none"], memory)}
-
-### Time of a step of models
-
-{grid([*head, "`jax.nn`, ms", *over], time)}
-"""
-
-
-def bandwidth_section(rows: list[dict]) -> str:
-    shared = [row for row in rows if "shares" in row]
-    layers = [row for row in rows if "shares" not in row]
-    peers = list(dict.fromkeys(peer for row in shared for peer in row["shares"]))
-    lines = []
-    for row in shared:
-        shares = [row["shares"].get(peer) for peer in peers]
-        cells = ["" if share is None else f"{share:.0%}" for share in shares]
-        lines.append([f"`{row['function']}`", row["what"], row["dtype"], *cells])
-    return f"""### Share of the bandwidth of a copy
-
-{grid(["", "", "dtype", *peers], lines)}
-
-{layer_table(layers)}"""
-
-
-def layer_table(rows: list[dict]) -> str:
-    """Where tokamax was there: two products and swiglu between them."""
-    if not rows:
+    if not spreads:
         return ""
-    peers = list(rows[0]["ratios"]["ours"])
-    lines = [
-        [row["what"], row["dtype"], *(ratio(median(row, peer)) for peer in peers)]
-        for row in rows
-    ]
-    return f"""### Time of a gated layer over that of peers
-
-{grid(["", "dtype", *peers], lines)}
+    return f"""
+Noise, as half the distance of a ratio's quartiles, in the middle of all ratios:
+±{statistics.median(spreads):.0%}.
 """
 
 
-SECTIONS = {
-    "time": time_section,
-    "models": models_section,
-    "compile": compile_section,
-    "bytes": bytes_section,
-    "eager": eager_section,
-    "bandwidth": bandwidth_section,
-}
+# Hardware that nothing ran on.
+ESTIMATED = {"h200": "H200, estimates", "v5e": "TPU v5e, estimates"}
 
 
 def section(record: dict[str, Any]) -> str:
     versions = dict(record["environment"])
     device = f"{versions.pop('device')} ({versions.pop('machine')})"
-    platform = versions.pop("platform").upper()
+    platform = versions.pop("platform")
+    title = ESTIMATED.get(platform, platform.upper())
     parts = [of(record[key]) for key, of in SECTIONS.items() if record.get(key)]
-    return f"""## JAX {versions["jax"]}, {platform}
+    drawn = f"\n![Estimated times]({platform}.png)\n"
+    return f"""## JAX {versions["jax"]}, {title}
 
 Device: {device}. {", ".join(f"{k} {v}" for k, v in versions.items())}.
-
-Noise, as half the distance of a ratio's quartiles, in the middle of all ratios:
-{noise(record)}.
-
+{drawn if record.get("estimates") else ""}{noise(record)}
 ### Targets
 
 {target_table(record)}
@@ -287,7 +100,8 @@ Time and memory of flax_stable beside its peers, measured in one process, in tur
 `python benchmarks/run.py`. A ratio is the time of ours over the peer's, taken round by
 round: below 1 we are faster. Its median is shown, **bold** where we lose: above
 {EVEN} (up to which it may be noise), or above the target. "Value and gradient" computes
-both, as a training step does. Models are described in `benchmarks/models.py`.
+both, as a training step does. Models are described in `benchmarks/models.py`. Sections
+of hardware that nothing ran on hold estimates, by `python benchmarks/compiled.py`.
 
 ![Time of each function over that of jax.nn](time.png)
 

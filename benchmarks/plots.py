@@ -1,6 +1,7 @@
-"""The figures of docs/performance.md: errors, bytes kept and times."""
+"""The figures of docs/performance.md: errors, bytes kept, times and estimates."""
 
 import itertools
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 
 import flax_stable as fs
 from contenders import optional
+from targets import estimate
 
+RESULTS = Path(__file__).parent / "results"
 FOLDER = Path(__file__).parents[1] / "docs"
 # Colors that the color-blind tell apart too (Okabe and Ito).
 OURS, PEER, THIRD = "#0072B2", "#D55E00", "#009E73"
@@ -197,6 +200,41 @@ def draw_times(plt: Any, rows: Iterable[dict], footer: str, path: Path) -> None:
     finish(figure, axes[0, 0], title, footer, path)
 
 
+def draw_estimates(plt: Any, rows: list[dict], footer: str, path: Path) -> None:
+    """Estimated times over jax.nn's, of each program; the panels are dtypes."""
+    dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
+    names = list(dict.fromkeys(row["function"] for row in rows))[::-1]
+    figure, axes = plt.subplots(
+        1,
+        len(dtypes),
+        figsize=(9, 0.3 * len(names) + 1.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    shown = {"forward": OURS, "backward": PEER, "value": THIRD}
+    for dtype, ax in zip(dtypes, axes.flat, strict=True):
+        for i, (what, color) in enumerate(shown.items()):
+            own = [r for r in rows if (r["dtype"], r["what"]) == (dtype, what)]
+            y = [names.index(row["function"]) + 0.2 * (1 - i) for row in own]
+            x = [estimate(row) for row in own]
+            ax.plot(x, y, linestyle="none", marker="o", color=color, label=what)
+        ax.axvline(1, color="#333333", linewidth=1)
+        ax.set(xscale="log", xlabel="estimate of flax_stable / of jax.nn", title=dtype)
+        ax.set_xticks(*powers_of_two([estimate(row) for row in rows]))
+        ax.set_xticks([], minor=True)
+        ax.set(ylim=(-0.7, len(names) - 0.3))
+    axes[0, 0].set_yticks(np.arange(len(names)), names)
+    title = "Estimated time, nothing ran: left of 1, flax_stable is the faster"
+    finish(figure, axes[0, 0], title, footer, path)
+
+
+def compiled_records(version: str) -> Iterable[dict]:
+    """What benchmarks/compiled.py kept for a version of JAX."""
+    for path in sorted(RESULTS.glob(f"compiled-*-jax-{version}.json")):
+        yield json.loads(path.read_text())
+
+
 def draw(record: dict[str, Any], folder: Path) -> None:
     """Whatever the record has the rows for, and the errors, which are measured here."""
     plt = optional("matplotlib.pyplot")
@@ -211,4 +249,9 @@ def draw(record: dict[str, Any], folder: Path) -> None:
             draw_bytes(plt, record["bytes"], footer, folder / "bytes.png")
         if "time" in record:
             draw_times(plt, record["time"], footer, folder / "time.png")
+        for other in compiled_records(versions["jax"]):
+            found = other["environment"]
+            footer = f"JAX {found['jax']}, {found['device']}"
+            path = folder / f"{found['platform']}.png"
+            draw_estimates(plt, other["estimates"], footer, path)
     plt.close("all")

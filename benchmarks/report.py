@@ -11,8 +11,14 @@ Reads the files in benchmarks/results/ that these wrote (VERSION is that of JAX)
         --json benchmarks/results/sampled-cpu-jax-VERSION.json
     python benchmarks/run.py --json benchmarks/results/cpu-jax-VERSION.json
 
-and, where there is a GPU, the last one with gpu in the place of cpu.  The figures in
-docs/ are drawn by its last section, not here: run it on the newest JAX last.
+and, where there is a GPU, the last one with gpu in the place of cpu; for hardware that
+need not be there, in environments that the script describes:
+
+    python benchmarks/compiled.py h200 --json \
+        benchmarks/results/compiled-h200-jax-VERSION.json      (and v5e)
+
+The figures in docs/ are drawn by the last section of benchmarks/run.py, not here: run
+it on the newest JAX last.
 
 With --check nothing is written: the status is 1 where a file is not what they make.
 """
@@ -20,6 +26,7 @@ With --check nothing is written: the status is 1 where a file is not what they m
 import argparse
 import json
 import sys
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +34,7 @@ from typing import Any, NamedTuple
 
 from grid import grid
 from performance import performance_page
+from targets import byte_share
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,7 +42,7 @@ VERSIONS = ("0.12.0.1", "0.10.2")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 ORDERS = ("value", "first derivative", "second derivative")
 # The functions of the README's table, and what stands around it there.
-SHOWN = ("softplus", "gelu", "silu", "mish", "tanh", "elu", "squareplus", "log1mexp")
+SHOWN = ("gelu", "silu", "swiglu", "softmax", "softplus", "mish", "tanh", "elu")
 BEGIN, END = "<!-- begin: python benchmarks/report.py -->", "<!-- end -->"
 
 
@@ -165,45 +173,147 @@ over different inputs, ours over more, the comparison favors `jax.nn`.
 {chr(10).join(sections)}"""
 
 
-def readme_table(table: dict[Key, Found], costs: dict[str, Any]) -> str:
-    """Errors, bytes kept and times of a few functions, the peer's first."""
+class Column(NamedTuple):
+    """A column of a README's table.
 
-    def change(name: str, dtype: str, order: int) -> str:
-        found = table[name, dtype, order]
-        assert found.peer is not None
-        return f"{number(found.peer.maximum)} → {number(found.ours.maximum)}"
+    Attributes:
+      head: what stands above.
+      legend: a sentence that says what it shows.
+      cells: what is known, by the name of a function or model.
+    """
 
-    rows = []
-    kept_bytes = {
+    head: str
+    legend: str
+    cells: dict[str, str]
+
+
+def table_of(columns: Sequence[Column], names: Iterable[str]) -> str:
+    """The legends and the table, without columns and lines that would be empty."""
+    columns = [c for c in columns if any(name in c.cells for name in names)]
+    lines = [
+        [f"`{name}`", *(column.cells.get(name, "") for column in columns)]
+        for name in names
+        if any(name in column.cells for column in columns)
+    ]
+    if not lines:
+        return ""
+    legends = (column.legend for column in columns if column.legend)
+    legend = textwrap.fill(" ".join(legends), 88)
+    head = ["", *(column.head for column in columns)]
+    return f"{legend}\n\n{grid(head, lines)}"
+
+
+def estimated(record: dict[str, Any]) -> dict[str, str]:
+    """Forward and backward, ours over jax.nn's, in bfloat16."""
+    halves: dict[str, list[dict]] = defaultdict(list)
+    for row in record.get("estimates", ()):
+        if row["dtype"] == "bfloat16" and row["what"] in ("forward", "backward"):
+            halves[row["function"]].append(row["estimate"])
+    return {
+        name: f"{sum(h['ours'] for h in both) / sum(h['jax.nn'] for h in both):.2f}"
+        for name, both in halves.items()
+    }
+
+
+def timed(rows: Sequence[dict], what: str, size: str) -> dict[str, str]:
+    """Medians of the ratio to jax.nn in bfloat16, at the largest size measured."""
+    largest = max((row[size] for row in rows), default=0)
+    return {
+        row["function"]: f"{row['ratios']['ours']['jax.nn']['median']:.2f}"
+        for row in rows
+        if (row["what"], row["dtype"], row[size]) == (what, "bfloat16", largest)
+        and "jax.nn" in row["ratios"]["ours"]
+    }
+
+
+def function_columns(
+    errors: dict[Key, Found], costs: dict[str, Any], compiled: dict[str, dict]
+) -> Iterable[Column]:
+    """What a user gains where functions are trained: in bfloat16, time first."""
+    for device, name in (("h200", "H200"), ("v5e", "TPU v5e")):
+        yield Column(
+            f"{name}, estimate",
+            f"{name}, estimate: the time of forward and backward as two programs, "
+            "over that of `jax.nn`, from what the compiler makes of them; nothing ran.",
+            estimated(compiled.get(device, {})),
+        )
+    kept = {
         row["function"]: row["bytes"]
-        for row in costs["bytes"]
-        if row["dtype"] == "float32"
+        for row in costs.get("bytes", ())
+        if row["dtype"] == "bfloat16" and "jax.nn" in row["bytes"]
     }
-    largest = max(row["size"] for row in costs["time"])
-    ratios = {
-        (row["function"], row["what"]): row["ratios"]["ours"].get("jax.nn")
-        for row in costs["time"]
-        if (row["dtype"], row["size"]) == ("float32", largest)
-    }
-    for name in SHOWN:
-        kept = kept_bytes[name]
-        times = (
-            ratios[name, what]["median"] for what in ("value", "value and gradient")
-        )
-        rows.append(
-            [
-                f"`{name}`",
-                change(name, "bfloat16", 1),
-                change(name, "bfloat16", 2),
-                change(name, "float32", 1),
-                f"{kept['jax.nn']:.3g} → {kept['ours']:.3g}",
-                *(f"{time:.2f}" for time in times),
-            ]
-        )
-    head = ["", "gradient, bfloat16", "second derivative, bfloat16"]
-    head += ["gradient, float32", "bytes kept", f"time, {largest:,} elements: value"]
-    head += ["value and gradient"]
-    return grid(head, rows)
+    yield Column(
+        "bytes kept",
+        "Bytes kept: for each element, from the forward pass for the backward pass.",
+        {
+            k: f"{found['jax.nn']:.3g} → {found['ours']:.3g}"
+            for k, found in kept.items()
+        },
+    )
+    yield Column(
+        "CPU, two programs",
+        "CPU, two programs: the measured time of forward and backward as two programs, "
+        "over that of `jax.nn`.",
+        timed(costs.get("halves", ()), "halves", "side"),
+    )
+    yield Column(
+        "CPU, one program",
+        "CPU, one program: the measured time of value and gradient, compiled as one, "
+        "over that of `jax.nn`.",
+        timed(costs.get("time", ()), "value and gradient", "size"),
+    )
+    yield Column(
+        "error of the gradient",
+        "Error: the largest in units in the last place, over all inputs (∞: a zero, "
+        "infinity or NaN where the answer is an ordinary number).",
+        {
+            name: f"{number(found.peer.maximum)} → {number(found.ours.maximum)}"
+            for (name, dtype, order), found in errors.items()
+            if (dtype, order) == ("bfloat16", 1) and found.peer
+        },
+    )
+
+
+def model_columns(costs: dict[str, Any]) -> tuple[list[Column], list[str]]:
+    """Memory and time of a step of models, and their names."""
+    memory: dict[str, str] = {}
+    step: dict[str, str] = {}
+    rows = [
+        row
+        for row in (*costs.get("networks", ()), *costs.get("models", ()))
+        if row["dtype"] == "bfloat16" and row.get("form", "scanned") == "scanned"
+    ]
+    for row in rows:
+        for own, found in row["ratios"].items() if "bytes" in row else ():
+            scanned = ", scanned" if "form" in row else ""
+            block = ", one block" if own == "ours, fused" else ""
+            name = f"{row['model']}{scanned}{block}"
+            memory[name] = f"{byte_share(row, own):.2f}"
+            step[name] = f"{found['jax.nn']['median']:.2f}"
+    legend = (
+        "Of models in bfloat16, on a CPU: the temporaries of the compiled gradient and "
+        "the time of a step, over the same model with `jax.nn`."
+    )
+    if costs.get("models"):
+        legend += " One block: activation and the dense layer after it as one function."
+    return [Column("temporaries", legend, memory), Column("step", "", step)], [*memory]
+
+
+def readme_tables(
+    errors: dict[Key, Found], costs: dict[str, Any], compiled: dict[str, dict]
+) -> str:
+    """Functions, then models: whatever the results have of them.
+
+    Args:
+      errors: see `collect`.
+      costs: what `benchmarks/run.py` kept.
+      compiled: what `benchmarks/compiled.py` kept, by device.
+    """
+    version = costs.get("environment", {}).get("jax", VERSIONS[0])
+    intro = f"`jax.nn` → flax_stable, in bfloat16, with JAX {version}, compiled."
+    functions = table_of([*function_columns(errors, costs, compiled)], SHOWN)
+    models = table_of(*model_columns(costs))
+    return "\n\n".join(part for part in (intro, functions, models) if part)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -217,18 +327,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = RESULTS / f"{kind}cpu-jax-{version}.json"
         return [json.loads(path.read_text())] if path.exists() else []
 
-    results = {v: read("exhaustive-", v) + read("sampled-", v) for v in VERSIONS}
+    results = {
+        v: found
+        for v in VERSIONS
+        if (found := read("exhaustive-", v) + read("sampled-", v))
+    }
     newest = VERSIONS[0]
     costs = {v: read("", v) for v in VERSIONS}
-    table = readme_table(collect(results[newest]), *costs[newest])
-    on_gpu = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))]
+    others = {
+        path.stem: json.loads(path.read_text())
+        for kind in ("gpu", "compiled")
+        for path in sorted(RESULTS.glob(f"{kind}-*.json"))
+    }
+    compiled = {
+        record["environment"]["platform"]: record
+        for name, record in others.items()
+        if name.startswith("compiled-") and name.endswith(f"-jax-{newest}")
+    }
+    table = readme_tables(
+        collect(results.get(newest, [])), *(costs[newest] or [{}]), compiled
+    )
     measured = [record for found in costs.values() for record in found]
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     pages = {
         ROOT / "docs" / "accuracy.md": accuracy_page(results),
-        ROOT / "docs" / "performance.md": performance_page([*measured, *on_gpu]),
+        ROOT / "docs" / "performance.md": performance_page(
+            [*measured, *others.values()]
+        ),
         readme: f"{before}{BEGIN}\n{table}\n{END}{after}",
     }
     stale = [p for p, text in pages.items() if not p.exists() or p.read_text() != text]

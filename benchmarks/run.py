@@ -6,7 +6,9 @@
 bytes:      what the backward pass keeps.
 eager:      the time of a call that is not compiled as a whole.
 time:       the time of compiled functions, alone and with their gradient.
+halves:     the time of forward and backward as two programs, beside one program.
 compile:    the time to trace and to compile a model of twelve layers.
+networks:   memory, step, tracing and compiling of small networks as people write them.
 models:     memory and step time of MLPs and transformers.
 bandwidth:  the share of a GPU's copy bandwidth that functions reach.
 plots:      draws docs/*.png from what FILE holds, and measures errors for one of them.
@@ -38,7 +40,9 @@ import jax
 
 import bandwidth
 import compilation
+import halves
 import models
+import networks
 import plots
 import single
 from contenders import functions
@@ -51,8 +55,10 @@ SECTIONS: dict[str, tuple[Callable[..., Iterator[dict]], Callable[[dict], str]]]
     "bytes": (single.kept_bytes, single.show_bytes),
     "eager": (single.eager, single.show_eager),
     "time": (single.times, single.show_time),
+    "halves": (halves.measure, halves.show),
     "compile": (compilation.measure, compilation.show),
     "models": (models.measure, models.show),
+    "networks": (networks.measure, networks.show),
     "bandwidth": (bandwidth.measure, bandwidth.show),
 }
 
@@ -120,6 +126,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     several("--peers", choices=[*PEERS, *GPU_PEERS], default=[*PEERS, *GPU_PEERS])
     several("--dtypes", default=["float32", "bfloat16"])
     several("--sizes", type=int, default=[2**18, 2**24], help="elements, for time")
+    several("--sides", type=int, default=[512, 2048], help="of squares, for halves")
     parser.add_argument("--rounds", type=int, default=5, help="of timing, 2 or more")
     parser.add_argument("--scale", type=int, default=8, help="of models")
     parser.add_argument("--side", type=int, default=8192, help="for bandwidth")
@@ -127,7 +134,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--figures", type=Path, default=plots.FOLDER, metavar="FOLDER")
     options = parser.parse_args(argv)
     known = {"sections": [*SECTIONS, "plots"], "only": list(functions())}
-    known["models"] = list(models.models(options.scale))
+    known["models"] = [*{**models.models(options.scale), **networks.NETWORKS}]
     for option, names in known.items():
         if unknown := set(getattr(options, option) or []) - set(names):
             parser.error(f"{option} are {', '.join(names)}, but got {unknown}")
@@ -164,4 +171,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # What is compiled must be compiled here.
+    jax.config.update("jax_enable_compilation_cache", False)
     sys.exit(main())
