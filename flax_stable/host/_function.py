@@ -10,7 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from .._activations._elementwise import named
 from .._activations._parametric import parametric, with_parameters
-from .._custom_vjp import checkpoint, custom_vjp, symbolic_zero
+from .._custom_vjp import checkpoint, custom_vjp, opaque, symbolic_zero
 from ._callback import (
     Host,
     call,
@@ -24,7 +24,7 @@ from ._callback import (
     struct,
     varying_alike,
 )
-from ._linear import differential, opaque, operator
+from ._linear import differential, operator
 
 # What jax.pure_callback calls the two ways to map a function.
 _VMAP_METHODS = {"sequential": "sequential", "vectorized": "broadcast_all"}
