@@ -16,21 +16,21 @@ def parametric(
     *slopes: Callable,
     name: str | None = None,
     residual: str = "input",
-    coarse: Callable | None = None,
+    half_value: Callable | None = None,
 ) -> Callable:
     """The function ``value`` of input and parameters, with a slope for each of them.
 
     All are functions of the same arrays, in float32 or float64.  What is returned takes
     what `with_parameters` returns and keeps it, no array twice.  Higher orders
     differentiate the slopes: they are made of functions that have rules themselves.
-    ``name``, ``residual`` and ``coarse`` are as for `elementwise`: slopes may take the
-    output in place of the input.
+    ``name``, ``residual`` and ``half_value`` are as for `elementwise`: slopes may take
+    the output in place of the input.
     """
 
     @custom_vjp
     def f(x, *parameters):
         wide = widen(x)
-        formula = value if wide.dtype == x.dtype else coarse or value
+        formula = value if wide.dtype == x.dtype else half_value or value
         return narrow(formula(wide, *parameters), x)
 
     def fwd(*args):
