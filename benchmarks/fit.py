@@ -40,7 +40,10 @@ def float32(x: object) -> float:
 
 
 def horner(coefficients: Sequence, x: mp.mpf) -> mp.mpf:
-    return mp.polyval([mp.mpf(c) for c in reversed(coefficients)], x)
+    y = mp.mpf(0)
+    for c in reversed(coefficients):
+        y = y * x + mp.mpf(c)
+    return y
 
 
 def bits(error: object) -> str:
@@ -143,30 +146,30 @@ class Quotient(NamedTuple):
     def float64(self) -> tuple:
         return self.split(self.interpolated())
 
-    def float32(self, rounds: int = 1, count: int = 400) -> tuple:
-        """The interpolation, rounded from its lowest terms up, and fitted again."""
+    def float32(self, rounds: int = 1, lowest: float | None = None) -> tuple:
+        """The interpolation, rounded from its lowest terms up, and fitted again.
+
+        That of the numerator may be given.
+        """
         top, _ = self.terms
         found = self.interpolated()
-        points = self.points(count)
         rows, rest = [], []
-        for x, y in points:
-            bottom_there = horner([1, *found[top:]], x)
-            row = self.row(x, y, self.weight(x, y) / bottom_there)
-            rows.append(row)
-            w = self.weight(x, y) / bottom_there
-            rest.append(w * y - mp.fdot(row, found))
+        for x, y in self.points(400):
+            weight = self.weight(x, y) / horner([1, *found[top:]], x)
+            rows.append(self.row(x, y, weight))
+            rest.append(weight * y)
         wide = np.array(rows, float)
         # By degree: a pair of terms of the two polynomials that belong together.
         left = sorted(range(len(found)), key=lambda i: i if i < top else i - top + 1)
+        if lowest is not None:
+            found[left.pop(0)] = mp.mpf(lowest)
         while left:
-            step = lawson(wide[:, left], np.array(rest, float), rounds)
-            new = list(found)
+            lacks = [r - mp.fdot(row, found) for r, row in zip(rest, rows, strict=True)]
+            step = lawson(wide[:, left], np.array(lacks, float), rounds)
             for i, change in zip(left, step, strict=True):
-                new[i] += mp.mpf(float(change))
-            new[left[0]] = mp.mpf(float32(new[left[0]]))
-            change = [a - b for a, b in zip(new, found, strict=True)]
-            rest = [r - mp.fdot(row, change) for r, row in zip(rest, rows, strict=True)]
-            found, left = new, left[1:]
+                found[i] += mp.mpf(float(change))
+            first = left.pop(0)
+            found[first] = mp.mpf(float32(found[first]))
         return self.split(found)
 
     def error(self, quotient: tuple) -> mp.mpf:
@@ -649,7 +652,7 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     "HALF_TAIL": (
         "tail(a) exp(a^2 / 2), one polynomial over another, for a <= 27; the relative "
         "error is {}",
-        lambda: fitted(HALF_TAIL, HALF_TAIL.float32(ROUNDS)),
+        lambda: fitted(HALF_TAIL, HALF_TAIL.float32(ROUNDS, 0.5)),
     ),
 }
 
@@ -676,7 +679,7 @@ def literal(value: object, indent: str = "") -> str:
             return f"({items[0]}, {items[1]})"
         opening, closing = "(", ")"
     else:
-        return repr(value)
+        return repr(value).replace("e+", "e")
     lines = [opening, *(f"{deeper}{item}," for item in items), indent + closing]
     return "\n".join(lines)
 
