@@ -1,8 +1,8 @@
 """The fitted numbers are those that benchmarks/fit.py makes."""
 
-import fit
 import pytest
 
+import fit
 from flax_stable._precision import coefficients
 
 # What takes a few tenths of a second; ``python benchmarks/fit.py --check`` makes all.
