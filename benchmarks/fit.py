@@ -1,7 +1,7 @@
 """Makes every fitted number of the library: flax_stable/_precision/coefficients.py.
 
 Run it without arguments to write the file, with ``--check`` to compare, and with names
-to make these alone.  Functions are evaluated by mpmath.
+to make these alone.  All of them take a minute.  Functions are evaluated by mpmath.
 
 Polynomials for float32 are least squares, weighted anew 200 times by the size of the
 error (Lawson's iteration, which leads to the least maximum), on Chebyshev nodes.  A
@@ -24,7 +24,6 @@ mp.mp.dps = 80
 FILE = Path(__file__).parents[1] / "flax_stable" / "_precision" / "coefficients.py"
 ROUNDS = 200  # of Lawson's iteration
 NODES = 2000
-
 
 Function = Callable[[mp.mpf], mp.mpf]
 
@@ -222,6 +221,15 @@ def taylor(f: Function, at: mp.mpf, terms: int, first: int = 0) -> tuple[float, 
 
 def sigmoid(x: mp.mpf) -> mp.mpf:
     return 1 / (1 + mp.exp(-x))
+
+
+def exp_sum(*terms: tuple[float, float]) -> Function:
+    """The sum of (p + q y) exp(k y) over the k-th pairs p, q."""
+
+    def f(y: mp.mpf) -> mp.mpf:
+        return mp.fsum((p + q * y) * mp.exp(k * y) for k, (p, q) in enumerate(terms))
+
+    return f
 
 
 def mish_slopes(x: mp.mpf) -> tuple[mp.mpf, mp.mpf]:
@@ -430,6 +438,10 @@ def fitted(fit: Polynomial | Quotient, found: tuple) -> tuple[object, str]:
     return found, bits(fit.error(found))
 
 
+def fitted_32(fit: Polynomial, terms: int) -> tuple[object, str]:
+    return fitted(fit, fit.float32(terms))
+
+
 def fitted_both(*fits: tuple) -> tuple[object, str]:
     (narrow, a), (wide, b) = (fitted(*pair) for pair in fits)
     return {"F32": narrow, "F64": wide}, f"{a} and {b}"
@@ -456,30 +468,28 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     ),
     "EXP_SHORT": (
         "The same in float32, for what is rounded anyway; the error times r^2 is {}",
-        lambda: fitted(EXP, EXP.float32(5)),
+        lambda: fitted_32(EXP, 5),
     ),
     "LOG1P": (
         "(f - log1p(f)) / f^2 on -1/3 <= f <= 1/2; the error times f^2 is {} of log1p",
-        lambda: (lambda fit: fitted(fit, fit.float32(10)))(
-            log1p_fit(-mp.mpf(1) / 3, mp.mpf(1) / 2)
-        ),
+        lambda: fitted_32(log1p_fit(-mp.mpf(1) / 3, mp.mpf(1) / 2), 10),
     ),
     "LOG1P_SHORT": (
         "The same on 0 <= f <= 1; the error times f^2 is {} of log1p",
-        lambda: (lambda fit: fitted(fit, fit.float32(9)))(log1p_fit(0, 1)),
+        lambda: fitted_32(log1p_fit(0, 1), 9),
     ),
     "LOG1P_HALF": (
         "The same for results of 16 bits; the error times f^2 is {} of log1p",
-        lambda: (lambda fit: fitted(fit, fit.float32(6)))(log1p_fit(0, 1)),
+        lambda: fitted_32(log1p_fit(0, 1), 6),
     ),
     "TANH": (
         "(tanh(a) / a - 1) / a^2 in powers of a^2 on a <= 0.271; the error times a^2 "
         "is {}",
-        lambda: (lambda fit: fitted(fit, fit.float32(3)))(tanh_fit("0.271")),
+        lambda: fitted_32(tanh_fit("0.271"), 3),
     ),
     "TANH_LONG": (
         "The same on a <= 0.625; the error times a^2 is {}",
-        lambda: (lambda fit: fitted(fit, fit.float32(6)))(tanh_fit("0.625")),
+        lambda: fitted_32(tanh_fit("0.625"), 6),
     ),
     "LOG_COSH": (
         "(log(cosh(a)) / a^2 - 1/2) / a^2 in powers of a^2 on a <= 0.76; the error is "
@@ -490,11 +500,11 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     ),
     "SILU_SLOPE_ROOT": (
         "A number next to the root of 1 + y + exp(y), and that there",
-        lambda: beside_root(lambda y: 1 + y + mp.exp(y), -1.28),
+        lambda: beside_root(exp_sum((1, 1), (1, 0)), -1.28),
     ),
     "SILU_CURVATURE_ROOT": (
         "A number next to the root of (2 + y) + (2 - y) exp(y), and that there",
-        lambda: beside_root(lambda y: 2 + y + (2 - y) * mp.exp(y), -2.4),
+        lambda: beside_root(exp_sum((2, 1), (2, -1)), -2.4),
     ),
     "MISH_SLOPE_ROOT": (
         "The float32 next to the root of mish', and mish' there",
@@ -503,7 +513,7 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     "MISH_SLOPE": (
         "(mish'(x) - value) / d in powers of d, the distance to that number, on "
         "-1.49 <= x <= -0.49; the error times d is {} of mish'",
-        lambda: fitted(MISH_SLOPE, MISH_SLOPE.float32(8)),
+        lambda: fitted_32(MISH_SLOPE, 8),
     ),
     "MISH_CURVATURE_ROOT": (
         "The float32 next to a root of mish'', and mish'' there",
@@ -512,18 +522,16 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     "MISH_CURVATURE": (
         "(mish''(x) - value) / d in powers of d, the distance to that number, on "
         "0.34 <= x <= 1.76; the error times d is {} of mish''",
-        lambda: fitted(MISH_CURVATURE, MISH_CURVATURE.float32(11)),
+        lambda: fitted_32(MISH_CURVATURE, 11),
     ),
     "MISH_CURVATURE_LEFT": (
         "mish'' in powers of x + 0.375 on -1.1 <= x <= 0.36; the error is {} of it",
-        lambda: fitted(MISH_CURVATURE_LEFT, MISH_CURVATURE_LEFT.float32(11)),
+        lambda: fitted_32(MISH_CURVATURE_LEFT, 11),
     ),
     "MISH_SLOPE_SUM_ROOT": (
         "A number next to the root of the sum in mish', y < 0, and that there",
         lambda: beside(
-            lambda y: (
-                4 + 4 * y + (6 + 4 * y) * mp.exp(y) + 4 * mp.exp(2 * y) + mp.exp(3 * y)
-            ),
+            exp_sum((4, 4), (6, 4), (4, 0), (1, 0)),
             -1.19,
             np.float64,
         ),
@@ -531,26 +539,14 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     "MISH_BELOW_SUM_ROOT": (
         "The same of the sum in mish'', x < 0",
         lambda: beside_root(
-            lambda y: (
-                2
-                + y
-                + (4 + y) * mp.exp(y)
-                + (3 - 1.5 * y) * mp.exp(2 * y)
-                + (1 - y) * mp.exp(3 * y)
-            ),
+            exp_sum((2, 1), (4, 1), (3, -1.5), (1, -1)),
             -2.256,
         ),
     ),
     "MISH_ABOVE_SUM_ROOT": (
         "The same of the sum in mish'', x > 0",
         lambda: beside(
-            lambda y: (
-                1
-                + y
-                + (3 + 1.5 * y) * mp.exp(y)
-                + (4 - y) * mp.exp(2 * y)
-                + (2 - y) * mp.exp(3 * y)
-            ),
+            exp_sum((1, 1), (3, 1.5), (4, -1), (2, -1)),
             -1.49,
             np.float64,
         ),
@@ -629,7 +625,7 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     "HALF_SILU": (
         "For 16 bits, roots in two words and the series there, over the distance. That "
         "of 1 + y + exp(y)",
-        lambda: series(lambda y: 1 + y + mp.exp(y), -1.28, 4),
+        lambda: series(exp_sum((1, 1), (1, 0)), -1.28, 4),
     ),
     "HALF_GELU": (
         "1 + e - a w'(a), e = exp(-w(a)), of gelu in the form with tanh",
@@ -642,9 +638,7 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
     "HALF_MISH": (
         "4 (1 + y) + (6 + 4 y) e + 4 e^2 + e^3, e = exp(y)",
         lambda: series(
-            lambda y: (
-                4 + 4 * y + (6 + 4 * y) * mp.exp(y) + 4 * mp.exp(2 * y) + mp.exp(3 * y)
-            ),
+            exp_sum((4, 4), (6, 4), (4, 0), (1, 0)),
             -1.19,
             4,
         ),
@@ -702,7 +696,12 @@ def main() -> int:
     if args.names:
         print(*map(entry, args.names), sep="\n", end="")
         return 0
-    text = "\n".join([HEADER, *map(entry, CONSTANTS)])
+    entries = []
+    for name in CONSTANTS:
+        entries.append(entry(name))
+        comment = entries[-1].partition(f"{name} =")[0].replace("\n# ", " ")
+        print(f"{name:20} {comment[2:].strip()}", flush=True)
+    text = "\n".join([HEADER, *entries])
     if not args.check:
         FILE.write_text(text)
         return 0
