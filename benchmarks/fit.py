@@ -657,7 +657,8 @@ Words are a number and what it lacks.  Polynomials start with their lowest terms
 
 import numpy as np
 
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+F32: np.dtype = np.dtype(np.float32)
+F64: np.dtype = np.dtype(np.float64)
 '''
 
 

@@ -33,7 +33,7 @@ def _scaled(factors: Callable[[jax.Array, int], Factors]) -> Callable[..., jax.A
     def function(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
         if times is None:
             p, m, f = factors(x, 2)
-            return p * f * m * f
+            return f * p * m * f
         p, m, f = factors(x, 4)
         near = jnp.abs(p) < 0.5
         large, small = jnp.where(near, times, p), jnp.where(near, p, times)

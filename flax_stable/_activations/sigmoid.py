@@ -150,7 +150,7 @@ def tanh(
     return rule(as_floating("tanh", x))
 
 
-def _faint(x: jax.Array) -> jax.Array:
+def _exp_abs(x: jax.Array) -> jax.Array:
     """exp(-|x|), and 0 where that is no normal number."""
     bound = math.ceil(-np.log(np.finfo(x.dtype).tiny))
     power, z = split_exp(-jnp.minimum(jnp.abs(x), bound))
@@ -159,14 +159,14 @@ def _faint(x: jax.Array) -> jax.Array:
 
 def _sigmoid_value(x: jax.Array) -> jax.Array:
     """1 - w for x >= 0 and e - e w below, with e = exp(-|x|), w = e / (1 + e)."""
-    e = _faint(x)
+    e = _exp_abs(x)
     numerator = jnp.where(x < 0, e, 1)
     return numerator - numerator * (e / (1 + e))
 
 
 def _sigmoid_slope(x: jax.Array) -> jax.Array:
     """e / (1 + e)^2, e = exp(-|x|), of which the errors cancel as e grows."""
-    e = _faint(x)
+    e = _exp_abs(x)
     return e / (1 + e * (2 + e))
 
 

@@ -5,7 +5,8 @@ Words are a number and what it lacks.  Polynomials start with their lowest terms
 
 import numpy as np
 
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+F32: np.dtype = np.dtype(np.float32)
+F64: np.dtype = np.dtype(np.float64)
 
 # ln 2 in two words by dtype, of which the first has few enough bits that its product
 # with any exponent is exact.
