@@ -19,23 +19,23 @@ def elementwise(
     name: str | None = None,
     *,
     residual: str = "input",
-    coarse: Callable | None = None,
-    coarse_slope: Callable | None = None,
+    half_value: Callable | None = None,
+    half_slope: Callable | None = None,
 ) -> Callable:
     """The function ``value`` with the derivative ``slope``, a function of what is kept.
 
     Both are functions of one float32 or float64 array.  What is returned takes any
     floating dtype, computes wide and rounds once.  Higher orders differentiate
     ``slope``: it is made of functions that have rules themselves.  ``name`` is what
-    checkpoint policies call the residual, the input or the output.  Where ``coarse`` or
-    ``coarse_slope`` are given, inputs of 16 bits or less take those for the value or
-    the slope: cheaper and good to 2^-18.
+    checkpoint policies call the residual, the input or the output.  Where
+    ``half_value`` or ``half_slope`` are given, inputs of 16 bits or less take those for
+    the value or the slope: cheaper and good to 2^-18.
     """
 
     @custom_vjp
     def f(x):
         wide = widen(x)
-        formula = value if wide.dtype == x.dtype else coarse or value
+        formula = value if wide.dtype == x.dtype else half_value or value
         return narrow(formula(wide), x)
 
     def fwd(x):
@@ -44,7 +44,7 @@ def elementwise(
 
     def bwd(kept, g):
         wide = widen(named(kept, name))
-        formula = slope if wide.dtype == kept.dtype else coarse_slope or slope
+        formula = slope if wide.dtype == kept.dtype else half_slope or slope
         return (narrow(widen(g) * formula(wide), kept),)
 
     f.defvjp(fwd, bwd)

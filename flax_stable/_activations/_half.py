@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._precision import polynomial
+from .._precision import coefficients, polynomial
 
 Parts = tuple[Any, ...]
 
@@ -32,7 +32,7 @@ Parts = tuple[Any, ...]
 def _scaled(parts: Callable[[jax.Array, int], Parts]) -> Callable[..., jax.Array]:
     """The function that ``parts`` describes, or its product with ``times``.
 
-    Factors are multiplied in an order in which none underflows before the product.
+    Parts are multiplied in an order in which none underflows before the product.
     """
 
     @functools.wraps(parts)
@@ -67,7 +67,7 @@ def _below(x: jax.Array, f: jax.Array) -> jax.Array:
     return jnp.where(x < 0, f, 1)
 
 
-def _held(x: jax.Array, end: float) -> jax.Array:
+def _clipped_below(x: jax.Array, end: float) -> jax.Array:
     """``x`` down to where the function is 0, so that -inf times 0 is no NaN."""
     return jnp.maximum(x, -end)
 
@@ -106,12 +106,7 @@ def tanh_slope(x: jax.Array, n: int) -> Parts:
 @_scaled
 def silu(x: jax.Array, n: int) -> Parts:
     f, e = _exp(x, n)
-    return _held(x, 400), 1 / (1 + e), _below(x, f)
-
-
-# The root of 1 + y + exp(y) as hi and lo, and its Taylor series there.
-_SILU_ROOT = -1.2784645557403564, 1.297928265020314e-08
-_SILU_SERIES = 1.2784645557403564, 0.13923227787, 0.0464107580482, 0.0116026895121
+    return _clipped_below(x, 400), 1 / (1 + e), _below(x, f)
 
 
 @_scaled
@@ -119,8 +114,9 @@ def silu_slope(x: jax.Array, n: int) -> Parts:
     """e (1 + y + e) / (1 + e)^2, y = -|x|, or 1 minus that for positive x."""
     y = -jnp.minimum(jnp.abs(x), 400)
     f, e = _exp(y, n)
-    d = (y - _SILU_ROOT[0]) - _SILU_ROOT[1]
-    return _slope(x, f, e, _near(d, 0.125, _SILU_SERIES, 1 + y + e))
+    (hi, lo), series = coefficients.HALF_SILU
+    d = (y - hi) - lo
+    return _slope(x, f, e, _near(d, 0.125, series, 1 + y + e))
 
 
 def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Parts:
@@ -135,20 +131,14 @@ def _mirrored(x: jax.Array, m: jax.Array, f: jax.Array) -> Parts:
 
 
 # The cubic of gelu in the form with tanh is x (A + B x^2).
-_A = math.sqrt(8 / math.pi)
-_B = 0.044715 * _A
+_A, _B = coefficients.GELU_A[0], coefficients.GELU_B[0]
 
 
 @_scaled
 def gelu(x: jax.Array, n: int) -> Parts:
-    x = _held(x, 14)
+    x = _clipped_below(x, 14)
     f, e = _exp(x * (_A + _B * (x * x)), n)
     return x, 1 / (1 + e), _below(x, f)
-
-
-# The root of 1 + e - a w'(a), e = exp(-w(a)), and its Taylor series there.
-_GELU_ROOT = 0.7524614334106445, -1.1339628272762046e-08
-_GELU_SERIES = -2.4606568813, -0.0999115258455, -0.400447696447, 0.0759589895606
 
 
 @_scaled
@@ -156,23 +146,17 @@ def gelu_slope(x: jax.Array, n: int) -> Parts:
     """e (1 + e - a w') / (1 + e)^2, a = |x|, or 1 minus that for positive x."""
     a = jnp.minimum(jnp.abs(x), 14)
     f, e = _exp(a * (_A + _B * (a * a)), n)
-    d = (a - _GELU_ROOT[0]) - _GELU_ROOT[1]
+    (hi, lo), series = coefficients.HALF_GELU
+    d = (a - hi) - lo
     factor = 1 + e - a * (_A + 3 * _B * (a * a))
-    return _slope(x, f, e, _near(d, 0.0625, _GELU_SERIES, factor))
-
-
-# Q(a) exp(a^2 / 2) for the tail Q of the normal distribution beyond a: the relative
-# error is below 2^-20.
-_TAIL = (
-    (0.5, 0.37595039606, 0.127678826451, 0.0189984533936),
-    (1.0, 1.54975926876, 0.992119133472, 0.31994625926, 0.0476236976683),
-)
+    return _slope(x, f, e, _near(d, 0.0625, series, factor))
 
 
 def _tail(x: jax.Array, n: int) -> tuple[jax.Array, ...]:
     """a = |x|, held, p and q with Q(a) = e p / q, then f and e = exp(-a^2 / 2)."""
     a = jnp.minimum(jnp.abs(x), 27)
-    return a, polynomial(_TAIL[0], a), polynomial(_TAIL[1], a), *_exp(0.5 * a * a, n)
+    p, q = coefficients.HALF_TAIL
+    return a, polynomial(p, a), polynomial(q, a), *_exp(0.5 * a * a, n)
 
 
 @_scaled
@@ -181,26 +165,14 @@ def exact_gelu(x: jax.Array, n: int) -> Parts:
     return jnp.where(x < 0, -a, -x), p / q, f, x >= 0
 
 
-# The root of (Q(a) - a phi(a)) exp(a^2 / 2), and its Taylor series there.
-_EXACT_ROOT = 0.7517915368080139, -1.211444945855772e-08
-_EXACT_SERIES = (
-    -0.572406172752,
-    0.0847563669086,
-    -0.0365815907717,
-    0.0143136596307,
-    -0.0051641408354,
-    0.0017385504907,
-)
-
-
 @_scaled
 def exact_gelu_slope(x: jax.Array, n: int) -> Parts:
     """Q(a) - a phi(a) for negative x, or 1 minus that."""
     a, p, q, f, _ = _tail(x, n)
     m = p / q - a * (1 / math.sqrt(2 * math.pi))
-    d = (a - _EXACT_ROOT[0]) - _EXACT_ROOT[1]
-    m = _near(d, 0.25, _EXACT_SERIES, m)
-    return _mirrored(x, m, f)
+    (hi, lo), series = coefficients.HALF_EXACT_GELU
+    d = (a - hi) - lo
+    return _mirrored(x, _near(d, 0.25, series, m), f)
 
 
 @_scaled
@@ -212,12 +184,7 @@ def mish(x: jax.Array, n: int) -> Parts:
     below = x < 0
     top = jnp.where(below, 2 + e, 1 + 2 * e)
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))
-    return _held(x, 400), top / bottom, _below(x, f)
-
-
-# The root of 4 (1 + y) + (6 + 4 y) e + 4 e^2 + e^3, e = exp(y), and its Taylor series.
-_MISH_ROOT = -1.1924312114715576, -3.043937594950088e-09
-_MISH_SERIES = 6.40796422958, 2.26320743561, 1.28618228436, 0.557818472385
+    return _clipped_below(x, 400), top / bottom, _below(x, f)
 
 
 @_scaled
@@ -228,9 +195,10 @@ def mish_slope(x: jax.Array, n: int) -> Parts:
     """
     y = -jnp.minimum(jnp.abs(x), 400)
     f, e = _exp(y, n)
-    d = (y - _MISH_ROOT[0]) - _MISH_ROOT[1]
+    (hi, lo), series = coefficients.HALF_MISH
+    d = (y - hi) - lo
     low = 4 * (1 + y) + e * ((6 + 4 * y) + e * (4 + e))
-    low = _near(d, 0.0625, _MISH_SERIES, low)
+    low = _near(d, 0.0625, series, low)
     high = 1 + e * (4 + e * ((6 - 4 * y) + e * (4 - 4 * y)))
     below = x < 0
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import expm1_parts, log1p
+from .._precision import exp_scaled, log1p
 
 
 def twice_odds(y: jax.Array, rest: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ def _exp(y: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
     shift = _shift(y)
     a = jnp.abs(y)
     far = a > shift
-    scale, high, tail = expm1_parts(
+    scale, hi, lo = exp_scaled(
         jnp.where(far, shift, 0) - a, jnp.where(y < 0, -rest, rest)
     )
-    return jnp.where(a > 2.43 * shift, 0, scale * (1 + (high + tail))), far
+    return jnp.where(a > 2.43 * shift, 0, scale * (1 + (hi + lo))), far

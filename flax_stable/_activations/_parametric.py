@@ -16,22 +16,22 @@ def parametric(
     *slopes: Callable,
     name: str | None = None,
     residual: str = "input",
-    coarse: Callable | None = None,
-    coarse_slope: Callable | None = None,
+    half_value: Callable | None = None,
+    half_slope: Callable | None = None,
 ) -> Callable:
     """The function ``value`` of input and parameters, with a slope for each of them.
 
     All are functions of the same arrays, in float32 or float64.  What is returned takes
     what `with_parameters` returns and keeps it, no array twice.  Higher orders
     differentiate the slopes: they are made of functions that have rules themselves.
-    ``name``, ``residual``, ``coarse`` and ``coarse_slope``, that by the input, are as
+    ``name``, ``residual``, ``half_value`` and ``half_slope``, that by the input, are as
     for `elementwise`: slopes may take the output in place of the input.
     """
 
     @custom_vjp
     def f(x, *parameters):
         wide = widen(x)
-        formula = value if wide.dtype == x.dtype else coarse or value
+        formula = value if wide.dtype == x.dtype else half_value or value
         return narrow(formula(wide, *parameters), x)
 
     def fwd(*args):
@@ -42,7 +42,7 @@ def parametric(
         wide = widen(named(args[0], name)), *args[1:]
         by_x, *others = slopes
         if wide[0].dtype != args[0].dtype:
-            by_x = coarse_slope or by_x
+            by_x = half_slope or by_x
         return pull_back(g, args, [slope(*wide) for slope in (by_x, *others)])
 
     f.defvjp(fwd, bwd)

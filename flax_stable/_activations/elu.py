@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import expm1, polynomial, quotient, scaled_exp
+from .._precision import expm1, polynomial, times_exp, two_div
 from .._public import compiled, number
 from . import _half
 from ._elementwise import as_floating, by_residual, elementwise
@@ -197,7 +197,7 @@ def _elu_value(x: jax.Array, alpha: jax.typing.ArrayLike) -> jax.Array:
 # Slopes are written with exp alone, whose own derivatives are good.
 _elu_in_alpha = elementwise(
     lambda x: expm1(jnp.where(x > 0, 0, x)),
-    lambda x: jnp.where(x > 0, 0, scaled_exp(1, x)),
+    lambda x: jnp.where(x > 0, 0, times_exp(1, x)),
 )
 _half_exp: Callable = parametric(
     _half.exp_below,
@@ -207,11 +207,11 @@ _half_exp: Callable = parametric(
 _ELU_RULES: dict[str, Callable] = {
     "input": parametric(
         _elu_value,
-        lambda x, alpha: jnp.where(x > 0, 1, scaled_exp(alpha, x)),
+        lambda x, alpha: jnp.where(x > 0, 1, times_exp(alpha, x)),
         lambda x, alpha: _elu_in_alpha(x),
         name="elu",
-        coarse=_half.elu,
-        coarse_slope=lambda x, alpha: jnp.where(x > 0, 1, _half_exp(x, alpha)),
+        half_value=_half.elu,
+        half_slope=lambda x, alpha: jnp.where(x > 0, 1, _half_exp(x, alpha)),
     ),
     "output": parametric(
         _elu_value,
@@ -219,17 +219,17 @@ _ELU_RULES: dict[str, Callable] = {
         lambda y, alpha: jnp.where(y > 0, 0, y / alpha),
         name="elu",
         residual="output",
-        coarse=_half.elu,
+        half_value=_half.elu,
     ),
 }
 _selu: Callable = elementwise(
     lambda x: jnp.where(
         x > 0, _SCALE * x, (_SCALE * _ALPHA) * expm1(jnp.where(x > 0, 0, x))
     ),
-    lambda x: jnp.where(x > 0, _SCALE, scaled_exp(_SCALE * _ALPHA, x)),
+    lambda x: jnp.where(x > 0, _SCALE, times_exp(_SCALE * _ALPHA, x)),
     "selu",
-    coarse=lambda x: _SCALE * _half.elu(x, _ALPHA),
-    coarse_slope=lambda x: jnp.where(x > 0, _SCALE, _half_exp(x, _SCALE * _ALPHA)),
+    half_value=lambda x: _SCALE * _half.elu(x, _ALPHA),
+    half_slope=lambda x: jnp.where(x > 0, _SCALE, _half_exp(x, _SCALE * _ALPHA)),
 )
 
 
@@ -246,7 +246,7 @@ def _celu_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _celu_slope_value(x: jax.Array, alpha: jax.Array) -> jax.Array:
-    t, rest = quotient(jnp.where(x > 0, 0, x), alpha)
+    t, rest = two_div(jnp.where(x > 0, 0, x), alpha)
     return jnp.exp(t) * (1 + rest)
 
 

@@ -13,82 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import (
-    Parts,
-    exp_parts,
-    head,
-    nearest_parts,
+    Words,
+    coefficients,
+    exp_reduced,
+    hi_word,
+    nearest_words,
     polynomial,
     power_of_two,
-    square_parts,
+    square_words,
 )
 from .._public import compiled
 from ._elementwise import as_floating, elementwise
-from .normal import mills_parts
+from .normal import mills_words
 
-# u(x) as a quotient of polynomials, interpolated on Chebyshev nodes in x / (x + 3) and
-# rounded.  All coefficients are positive: nothing cancels.  The relative error is below
-# 2^-24.1 and 2^-53.1, and counts less in what u is added to.
-_U = {
-    np.dtype(np.float32): (
-        (
-            1.1283791065216064,
-            1.0515731573104858,
-            0.5106059908866882,
-            0.1520136296749115,
-            0.02767091616988182,
-            0.0025824327021837234,
-        ),
-        (
-            1.0,
-            1.3338546752929688,
-            0.895662784576416,
-            0.37727460265159607,
-            0.10478618741035461,
-            0.0184472743421793,
-            0.001721621723845601,
-        ),
-    ),
-    np.dtype(np.float64): (
-        (
-            1.1283791670955126,
-            1.871003760120637,
-            1.607970521439744,
-            0.9212751769774975,
-            0.38584386467786574,
-            0.1230684471426375,
-            0.03037206901945067,
-            0.005789314881637999,
-            0.0008357596146125942,
-            8.729698123432971e-05,
-            5.9761201424809985e-06,
-            2.05573845046518e-07,
-        ),
-        (
-            1.0,
-            2.0600563520095108,
-            2.160051472495378,
-            1.4997049870749009,
-            0.7605497867914653,
-            0.29504901848781623,
-            0.08947749736002825,
-            0.021342471751740436,
-            0.003975253983497236,
-            0.000565141236595729,
-            5.8472085949630116e-05,
-            3.9840800949873e-06,
-            1.37049230031012e-07,
-        ),
-    ),
-}
-
-# 1 / sqrt(pi), and what float64 lacks of it.
-_C = 0.5641895835477563, 7.66772980658294e-18
+_C = coefficients.INVERSE_SQRT_PI
 
 
 def _u(x: jax.Array) -> jax.Array:
     """u for ``x >= 0``; ``1.5 / x`` where the rest is beyond the last bit."""
     far = 2.0**13 if x.dtype == np.float32 else 2.0**27
-    p, q = _U[x.dtype]
+    p, q = coefficients.ERFCX_U[x.dtype]
     near, beyond = jnp.minimum(x, far), jnp.maximum(x, far)
     ratio = polynomial(p, near) / polynomial(q, near)
     return jnp.where(x < far, ratio, 1.5 / beyond)
@@ -100,16 +44,16 @@ def _t_and_d(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return t, 2 * x * (x + t) + 1
 
 
-def _tail(x: jax.Array) -> Parts:
+def _tail(x: jax.Array) -> Words:
     """``erfcx(x)`` for ``x >= 0``, and what that lacks."""
     a = jnp.minimum(x, 2)
-    high, low = mills_parts(jnp.full_like(a, 2), math.sqrt(2) * a)
-    c, c_rest = nearest_parts(*_C, x.dtype)
+    hi, lo = mills_words(jnp.full_like(a, 2), math.sqrt(2) * a)
+    c, c_rest = nearest_words(*_C, x.dtype)
     b = jnp.maximum(x, 2)
     # sqrt(pi) x erfcx(x) is 1 - 1 / d.
     y = c / b
     y_rest = y * (c_rest / c - 1 / _t_and_d(b)[1])
-    return jnp.where(x < 2, high, y), jnp.where(x < 2, low, y_rest)
+    return jnp.where(x < 2, hi, y), jnp.where(x < 2, lo, y_rest)
 
 
 def _value(x: jax.Array) -> jax.Array:
@@ -117,22 +61,26 @@ def _value(x: jax.Array) -> jax.Array:
     a = jnp.abs(x)
     tail, tail_rest = _tail(a)
     # At the bound the power of two is inf.
-    square, rest = square_parts(
+    square, rest = square_words(
         jnp.minimum(a, 9.41 if x.dtype == np.float32 else 26.64)
     )
-    n, high, low = exp_parts(square, -rest)
-    top = head(1 + high)
+    n, hi, lo = exp_reduced(square, -rest)
+    top = hi_word(1 + hi)
     inverse = power_of_two(-jnp.minimum(n, 99))
     # The first difference is exact next to 0, where most cancels.
     total = 2 * top - tail * inverse
-    total += 2 * ((high - (top - 1)) + low) - tail_rest * inverse
+    total += 2 * ((hi - (top - 1)) + lo) - tail_rest * inverse
     return jnp.where(x < 0, power_of_two(n) * total, tail + tail_rest)
 
 
 def _slope_value(x: jax.Array) -> jax.Array:
     """-2 / sqrt(pi) / d; below 0 both terms of 2 x erfcx(x) - 2 / sqrt(pi) are < 0."""
     _, d = _t_and_d(jnp.maximum(x, 0))
-    return jnp.where(x < 0, 2 * x * _value(x) - 2 * _C[0], -2 * _C[0] / d)
+    return jnp.where(
+        x < 0,
+        2 * x * _value(x) - 2 * _C[0],
+        -2 * _C[0] / d,
+    )
 
 
 def _curvature_value(x: jax.Array) -> jax.Array:

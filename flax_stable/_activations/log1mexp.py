@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import binary_scaled, expm1, expm1_parts, log_product
+from .._precision import exp_scaled, expm1, log1p_reduced, log_product
 from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from .softplus import _curvature
@@ -62,11 +62,11 @@ def _log1mexp_value(x: jax.Array) -> jax.Array:
     The logarithm of the difference; log(1 - expm1(log(2) - x)) - log(2) around log(2),
     where exp(-x) is half of 1 and a small number; and log1p(-exp(-x)).
     """
-    scale, high, tail = expm1_parts(-x)
-    m = -(scale * (high + tail) + (scale - 1))
-    k, f = binary_scaled(-jnp.exp(-jnp.maximum(x, 0.5)))
+    scale, hi, lo = exp_scaled(-x)
+    m = -(scale * (hi + lo) + (scale - 1))
+    k, f = log1p_reduced(-jnp.exp(-jnp.maximum(x, 0.5)))
     near = scale == 0.5
-    y = log_product(jnp.where(near, -1, k), jnp.where(near, -(high + tail), f))
+    y = log_product(jnp.where(near, -1, k), jnp.where(near, -(hi + lo), f))
     return jnp.where(x < 0.41, jnp.log(m), y)
 
 

@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._precision import LN2, log1p, polynomial
+from .._precision import coefficients, log1p, polynomial
 from .._public import compiled
 from ._elementwise import as_floating, elementwise
 from .sigmoid import tanh
@@ -55,42 +54,13 @@ def log_cosh(x: jax.typing.ArrayLike) -> jax.Array:
     return _log_cosh(as_floating("log_cosh", x))
 
 
-# (log(cosh(a)) / a^2 - 1/2) / a^2 in powers of a^2 on 0 <= a <= 0.76: in float32 fitted
-# as in _precision/, in float64 from Chebyshev's.  The error, relative to
-# log(cosh(a)), is below 2^-31 and 2^-55.
-_LOG_COSH = {
-    np.dtype(np.float32): (
-        -0.083333320915699,
-        0.022221773862838745,
-        -0.006740724202245474,
-        0.002157933544367552,
-        -0.0006564573268406093,
-        0.00013410774408839643,
-    ),
-    np.dtype(np.float64): (
-        -0.08333333333333333,
-        0.022222222222216596,
-        -0.006746031745565618,
-        0.0021869488384444156,
-        -0.0007386027047679615,
-        0.0002565780119607957,
-        -9.097329107138928e-05,
-        3.2709884935155605e-05,
-        -1.1756913814864833e-05,
-        4.016151949836443e-06,
-        -1.1295768467020832e-06,
-        1.834312239093077e-07,
-    ),
-}
-
-
 def _log_cosh_value(x: jax.Array) -> jax.Array:
     """Up to 0.75 an even polynomial, then a - log(2) + log(1 + exp(-2 a)); a = |x|."""
-    ln2_high, ln2_low = LN2[x.dtype]
+    ln2_hi, ln2_lo = coefficients.LN2[x.dtype]
     a = jnp.abs(x)
-    rest = a * a * polynomial(_LOG_COSH[x.dtype], a * a)
+    rest = a * a * polynomial(coefficients.LOG_COSH[x.dtype], a * a)
     near = a * (0.5 * a) + (a * a) * rest
-    far = (a - ln2_high) + (log1p(jnp.exp(-2 * a)) - ln2_low)
+    far = (a - ln2_hi) + (log1p(jnp.exp(-2 * a)) - ln2_lo)
     return jnp.where(a < 0.75, near, far)
 
 

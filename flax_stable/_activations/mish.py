@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import LIFT, Root, exp_sum, faint_exp, polynomial, split_exp
+from .._precision import (
+    LIFT,
+    coefficients,
+    exp_abs_scaled,
+    exp_polynomial,
+    polynomial,
+    split_exp,
+)
 from .._public import compiled
 from . import _half
 from ._elementwise import as_floating, elementwise
@@ -99,63 +106,12 @@ def _terms(x: jax.Array) -> tuple[jax.Array, ...]:
     return power, z, y, e
 
 
-# Numbers next to a root of mish' and mish'' and what these are there; then polynomials
-# (mish'(x) - that) / (x - the number) on -1.49 <= x <= -0.49 and the same for mish'' on
-# -1.1 <= x <= 1.76.  They were fitted as those of _precision/; errors are below 2^-24
-# and 2^-25.
-_ROOT = Root(-1.1924312114715576, 8.12572793365832e-10)
-_PAST_ROOT = (
-    0.2669479250907898,
-    0.2047312706708908,
-    0.04190676286816597,
-    -0.020271209999918938,
-    -0.01580379717051983,
-    -0.003392769256606698,
-    0.0010384251363575459,
-    0.0012202124344184995,
-)
-_CURVATURE_ROOT = Root(1.490571141242981, 8.82232316018329e-09)
-_PAST_CURVATURE_ROOT = (
-    -0.23069453239440918,
-    0.28127288818359375,
-    -0.07970777899026871,
-    -0.06665941327810287,
-    0.05999497324228287,
-    -0.008771151304244995,
-    -0.01131340954452753,
-    0.006169814150780439,
-    -0.0031816610135138035,
-    -0.004914299584925175,
-    -0.0011031834874302149,
-)
-_CURVATURE = (
-    0.6031948328018188,
-    0.27037522196769714,
-    -0.37989330291748047,
-    -0.2532614469528198,
-    0.07113230973482132,
-    0.10624697804450989,
-    0.010298033244907856,
-    -0.026360658928751945,
-    -0.009783480316400528,
-    0.0035577379167079926,
-    0.0024277949705719948,
-)
-
-# Sums that vanish at the roots, by dtype.
+# Sums that vanish at roots; polynomials in x cover two of these in float32.
 _SLOPE_SUM = (4, 4), (6, 4), (4, 0), (1, 0)
 _BELOW_SUM = (2, 1), (4, 1), (3, -1.5), (1, -1)
 _ABOVE_SUM = (1, 1), (3, 1.5), (4, -1), (2, -1)
-_SLOPE_SUM_ROOT = {
-    np.dtype(np.float64): Root(-1.1924312145154952, 3.106890480954611e-16),
-}
-_BELOW_SUM_ROOT = {
-    np.dtype(np.float32): Root(-2.2563765048980713, -1.5423289752995114e-07),
-    np.dtype(np.float64): Root(-2.256376396360793, 1.5209352413353607e-16),
-}
-_ABOVE_SUM_ROOT = {
-    np.dtype(np.float64): Root(-1.4905711794854284, 1.5140094149149082e-16),
-}
+_SLOPE_ROOT = {coefficients.F64: coefficients.MISH_SLOPE_SUM_ROOT}
+_ABOVE_ROOT = {coefficients.F64: coefficients.MISH_ABOVE_SUM_ROOT}
 
 
 def _mish_slope(x: jax.Array) -> jax.Array:
@@ -166,12 +122,13 @@ def _mish_slope(x: jax.Array) -> jax.Array:
     power, z, y, e = _terms(x)
     n = e * (2 + e)
     below = x < (-1.48 if x.dtype == np.float32 else -0.5)
-    b = power * exp_sum(y, e, _SLOPE_SUM, _SLOPE_SUM_ROOT)
+    b = power * exp_polynomial(y, e, _SLOPE_SUM, _SLOPE_ROOT)
     right = (0.5 * n - 1) * (2 + n) + 4 * y * (n - e)
     top = jnp.where(below, (b + b * z) / LIFT, right)
     slope = jnp.where(below, 0, 0.5).astype(x.dtype) + top / (4 + n * (4 + n))
     if x.dtype == np.float32:
-        near = polynomial((_ROOT.value, *_PAST_ROOT), x - _ROOT.at)
+        at, value = coefficients.MISH_SLOPE_ROOT
+        near = polynomial((value, *coefficients.MISH_SLOPE), x - at)
         slope = jnp.where(below | (x > -0.5), slope, near)
     return slope
 
@@ -182,19 +139,19 @@ def _mish_curvature(x: jax.Array) -> jax.Array:
     Here y = -|x| and e = exp(y).  For positive x it is 8 e^2 (1 + y + ...) / d^3,
     d = 1 + 2 e + 2 e^2.
     """
-    y, power, z = faint_exp(x)
+    y, power, z = exp_abs_scaled(x)
     e = power / LIFT * (1 + z)
     below = x < 0
-    left = exp_sum(y, e, _BELOW_SUM, _BELOW_SUM_ROOT)
-    right = 8 * e * exp_sum(y, e, _ABOVE_SUM, _ABOVE_SUM_ROOT)
+    left = exp_polynomial(y, e, _BELOW_SUM, coefficients.MISH_BELOW_SUM_ROOT)
+    right = 8 * e * exp_polynomial(y, e, _ABOVE_SUM, _ABOVE_ROOT)
     b = power * jnp.where(below, left, right)
     p = jnp.where(below, e * (1 + 0.5 * e), 2 * e * (1 + e))
     curvature = (b + b * z) / (1 + p * (3 + p * (3 + p))) / LIFT
     if x.dtype == np.float32:
         x = jnp.clip(x, -2, 2)
-        left = polynomial(_CURVATURE, x + 0.375)
-        past = (_CURVATURE_ROOT.value, *_PAST_CURVATURE_ROOT)
-        right = polynomial(past, x - _CURVATURE_ROOT.at)
+        left = polynomial(coefficients.MISH_CURVATURE_LEFT, x + 0.375)
+        at, value = coefficients.MISH_CURVATURE_ROOT
+        right = polynomial((value, *coefficients.MISH_CURVATURE), x - at)
         near = jnp.where(x < 0.35, left, right)
         curvature = jnp.where((x > -1.08) & (x < 1.74), near, curvature)
     return curvature
@@ -222,7 +179,7 @@ _mish: Callable = elementwise(
     _mish_value,
     elementwise(_mish_slope, _curvature),
     "mish",
-    coarse=_half.mish,
-    coarse_slope=elementwise(_half.mish_slope, _curvature),
+    half_value=_half.mish,
+    half_slope=elementwise(_half.mish_slope, _curvature),
 )
 _mish_rule = few_bit(_mish, "mish")

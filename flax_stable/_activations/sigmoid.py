@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._precision import (
-    exp_parts,
+    coefficients,
+    exp_reduced,
     expm1,
     polynomial,
     power_of_two,
@@ -149,7 +150,7 @@ def tanh(
     return rule(as_floating("tanh", x))
 
 
-def _faint(x: jax.Array) -> jax.Array:
+def _exp_abs(x: jax.Array) -> jax.Array:
     """exp(-|x|), and 0 where that is no normal number."""
     bound = math.ceil(-np.log(np.finfo(x.dtype).tiny))
     power, z = split_exp(-jnp.minimum(jnp.abs(x), bound))
@@ -158,20 +159,15 @@ def _faint(x: jax.Array) -> jax.Array:
 
 def _sigmoid_value(x: jax.Array) -> jax.Array:
     """1 - w for x >= 0 and e - e w below, with e = exp(-|x|), w = e / (1 + e)."""
-    e = _faint(x)
+    e = _exp_abs(x)
     numerator = jnp.where(x < 0, e, 1)
     return numerator - numerator * (e / (1 + e))
 
 
 def _sigmoid_slope(x: jax.Array) -> jax.Array:
     """e / (1 + e)^2, e = exp(-|x|), of which the errors cancel as e grows."""
-    e = _faint(x)
+    e = _exp_abs(x)
     return e / (1 + e * (2 + e))
-
-
-# (tanh(a) / a - 1) / a^2 in powers of a^2 on 0 <= a <= 0.271: fitted as in
-# _precision/; the error times a^2 is below 2^-27.4.
-_TANH = (-0.3333318531513214, 0.13320951163768768, -0.05101071670651436)
 
 
 def _tanh_value(x: jax.Array) -> jax.Array:
@@ -185,7 +181,7 @@ def _tanh_value(x: jax.Array) -> jax.Array:
         return jnp.where(x == 0, x, jnp.copysign(-m / (2 + m), x))
     power, z = split_exp(2 * jnp.minimum(a, 10))
     m = (power - 1) + power * z
-    near = x + x * (a * a) * polynomial(_TANH, a * a)
+    near = x + x * (a * a) * polynomial(coefficients.TANH, a * a)
     return jnp.where(a < 0.26, near, jnp.copysign(m / (2 + m), x))
 
 
@@ -196,9 +192,9 @@ def _double_tanh_slope(x: jax.Array) -> jax.Array:
     more.  h is made of parts, since its eighth underflows before.
     """
     bound = 0.5 * (3 - np.log(np.finfo(x.dtype).tiny)).astype(x.dtype)
-    n, high, tail = exp_parts(-2 * jnp.minimum(jnp.abs(x), bound))
+    n, hi, lo = exp_reduced(-2 * jnp.minimum(jnp.abs(x), bound))
     power = power_of_two(n + 3)
-    h = power * (1 + (high + tail))
+    h = power * (1 + (hi + lo))
     return h / (1 + h * (0.25 + h * 0.015625))
 
 
@@ -218,15 +214,15 @@ _SIGMOID_RULES: dict[str, Callable] = {
         _sigmoid_value,
         sigmoid_slope,
         "sigmoid",
-        coarse=_half.sigmoid,
-        coarse_slope=_half_slope,
+        half_value=_half.sigmoid,
+        half_slope=_half_slope,
     ),
     "output": elementwise(
         _sigmoid_value,
         lambda y: y * (1 - y),
         "sigmoid",
         residual="output",
-        coarse=_half.sigmoid,
+        half_value=_half.sigmoid,
     ),
 }
 _double_slope: Callable = elementwise(_double_tanh_slope, _double_tanh_curvature)
@@ -234,10 +230,8 @@ _tanh: Callable = elementwise(
     _tanh_value,
     lambda x: 0.5 * _double_slope(x),
     "tanh",
-    coarse=jnp.tanh,
-    coarse_slope=elementwise(
-        _half.tanh_slope, lambda x: 0.5 * _double_tanh_curvature(x)
-    ),
+    half_value=jnp.tanh,
+    half_slope=elementwise(_half.tanh_slope, lambda x: 0.5 * _double_tanh_curvature(x)),
 )
 _TANH_RULES: dict[str, Callable] = {
     "input": _tanh,
@@ -246,7 +240,7 @@ _TANH_RULES: dict[str, Callable] = {
         lambda y: (1 - y) * (1 + y),
         "tanh",
         residual="output",
-        coarse=jnp.tanh,
+        half_value=jnp.tanh,
     ),
 }
 _tanh_rule = few_bit(_tanh, "tanh", even=True)

@@ -10,12 +10,12 @@ import numpy as np
 from .._precision import (
     LIFT,
     Exp,
-    Root,
-    exp_ratio,
-    exp_sum,
-    faint_exp,
+    coefficients,
+    exp_abs_scaled,
+    exp_polynomial,
+    exp_reduced_short,
     far_exponent,
-    lifted,
+    lift_scaled,
     polynomial,
     power_of_two,
 )
@@ -102,8 +102,8 @@ def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _one_plus(power_of_two(held), z), power_of_two(held - n)
 
 
-def one_plus_halved(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``1 + 2^n (1 + z)`` times the square of a scale, and that, as in `halved`."""
+def one_plus_half_scaled(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``1 + 2^n (1 + z)`` times the square of a scale, and that."""
     half = jnp.maximum(jnp.round(0.5 * n - far_exponent(n) / 2), 0)
     return _one_plus(power_of_two(n - 2 * half), z), power_of_two(-half)
 
@@ -114,7 +114,7 @@ def _one_plus(power: jax.Array, z: jax.Array) -> jax.Array:
     return total + (power * z + lost)
 
 
-def gated(x: jax.Array, n: jax.Array, z: jax.Array) -> jax.Array:
+def over_one_plus(x: jax.Array, n: jax.Array, z: jax.Array) -> jax.Array:
     """``x / (1 + 2^n (1 + z))``."""
     y, unlift = one_plus(n, z)
     return x / y * unlift
@@ -123,19 +123,7 @@ def gated(x: jax.Array, n: jax.Array, z: jax.Array) -> jax.Array:
 def _silu_value(x: jax.Array) -> jax.Array:
     """x / (1 + exp(-x)), held where it is 0 and where the sum is 1."""
     held = jnp.maximum(x, -math.log(2) * (np.finfo(x.dtype).maxexp + 80))
-    return gated(held, *exp_ratio(-jnp.minimum(held, 60)))
-
-
-# Numbers next to the root of 1 + y + exp(y), and what that is there.
-_SLOPE_ROOT = {
-    np.dtype(np.float32): Root(-1.2784645557403564, -1.65935526353033e-08),
-    np.dtype(np.float64): Root(-1.2784645427610737, 1.3995343912896686e-16),
-}
-# The same of (2 + y) + (2 - y) exp(y).
-_CURVATURE_ROOT = {
-    np.dtype(np.float32): Root(-2.399357318878174, -5.0200708317466996e-08),
-    np.dtype(np.float64): Root(-2.3993572805154675, 2.416278182818987e-16),
-}
+    return over_one_plus(held, *exp_reduced_short(-jnp.minimum(held, 60)))
 
 
 def slope_of_exp(x: jax.Array, e: Exp) -> jax.Array:
@@ -153,29 +141,31 @@ def slope_of_exp(x: jax.Array, e: Exp) -> jax.Array:
 
 def _is_near(y: jax.Array) -> jax.Array:
     """Whether 1 + y + exp(y) cancels."""
-    return jnp.abs(y - _SLOPE_ROOT[y.dtype].at) < 2.0**-5
+    return jnp.abs(y - coefficients.SILU_SLOPE_ROOT[y.dtype][0]) < 2.0**-5
 
 
 def _series(y: jax.Array) -> jax.Array:
     """1 + y + exp(y) where it cancels, in powers of the exact distance to a number."""
-    root = _SLOPE_ROOT[y.dtype]
-    e = math.exp(root.at)
+    at, value = coefficients.SILU_SLOPE_ROOT[y.dtype]
+    e = math.exp(at)
     terms = [
         e / math.factorial(k) for k in range(2, 5 if y.dtype == np.float32 else 10)
     ]
-    return polynomial((root.value, 1 + e, *terms), y - root.at)
+    return polynomial((value, 1 + e, *terms), y - at)
 
 
 def _silu_slope(x: jax.Array) -> jax.Array:
     y = -jnp.minimum(jnp.abs(x), math.log(2) * (np.finfo(x.dtype).maxexp + 31))
-    return slope_of_exp(x, lifted(y, *exp_ratio(y)))
+    return slope_of_exp(x, lift_scaled(y, *exp_reduced_short(y)))
 
 
 def _silu_curvature(x: jax.Array) -> jax.Array:
     """e ((2 + y) + (2 - y) e) / (1 + e)^3 at y = -|x|."""
-    y, power, z = faint_exp(x)
+    y, power, z = exp_abs_scaled(x)
     e = power / LIFT * (1 + z)
-    b = power * exp_sum(y, e, ((2, 1), (2, -1)), _CURVATURE_ROOT)
+    b = power * exp_polynomial(
+        y, e, ((2, 1), (2, -1)), coefficients.SILU_CURVATURE_ROOT
+    )
     return (b + b * z) / (1 + e * (3 + e * (3 + e))) / LIFT
 
 
@@ -193,7 +183,7 @@ _silu: Callable = elementwise(
     _silu_value,
     elementwise(_silu_slope, _curvature),
     "silu",
-    coarse=_half.silu,
-    coarse_slope=_half_slope,
+    half_value=_half.silu,
+    half_slope=_half_slope,
 )
 _silu_rule = few_bit(_silu, "silu")

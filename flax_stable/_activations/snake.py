@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import polynomial, product
+from .._precision import coefficients, polynomial, two_prod
 from .._public import compiled, number
 from ._parametric import parametric, with_parameters
 
@@ -68,18 +68,10 @@ def snake(x: jax.typing.ArrayLike, a: jax.typing.ArrayLike = 1.0) -> jax.Array:
     return _snake(*with_parameters("snake", x, a=a))
 
 
-# A number between half of the largest and the largest, and what it differs by from a
-# multiple of pi: twice the largest numbers themselves would overflow.
-_TURNS = {
-    np.dtype(np.float32): (12438944 * 2.0**104, -4.624949951738396e-08),
-    np.dtype(np.float64): (6221301883130153 * 2.0**971, -2.586287505210448e-17),
-}
-
-
 def _sine_and_cosine(x: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Those of 2 a x, of which the rounding error matters next to their roots."""
-    turns, excess = _TURNS[x.dtype]
-    y, rest = product(x, a)
+    turns, excess = coefficients.SNAKE_TURNS[x.dtype]
+    y, rest = two_prod(x, a)
     wraps = jnp.where(
         jnp.abs(y) >= 2.0 ** (np.finfo(x.dtype).maxexp - 1), jnp.sign(y), 0
     )
@@ -102,10 +94,10 @@ def _snake_value(x: jax.Array, a: jax.Array) -> jax.Array:
     """
     y = a * x
     near = x * (y * _squared_sine(y))
-    high = 0.5 / a
-    rounded, rest = product(high, a)
-    low = ((0.5 - rounded) - rest) / a
-    far = (x + high) + (low - high * _sine_and_cosine(x, a)[1])
+    hi = 0.5 / a
+    rounded, rest = two_prod(hi, a)
+    lo = ((0.5 - rounded) - rest) / a
+    far = (x + hi) + (lo - hi * _sine_and_cosine(x, a)[1])
     y = jnp.abs(y)
     return jnp.where(
         y < 0.4, x + near, jnp.where(y < 64 / np.finfo(x.dtype).eps, far, x)

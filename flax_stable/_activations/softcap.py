@@ -7,23 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._precision import expm1, polynomial, quotient
+from .._precision import coefficients, expm1, polynomial, two_div
 from .._public import compiled, number
 from . import _half
 from ._logistic import logistic_slope, twice_odds
 from ._parametric import parametric, with_parameters
 from .sigmoid import _tanh_value, tanh
-
-# (tanh(a) / a - 1) / a^2 in powers of a^2 on 0 <= a <= 0.625: fitted as in
-# _precision/; the error times a^2 is below 2^-32.
-_TANH = (
-    -0.3333333134651184,
-    0.13333222270011902,
-    -0.05394846200942993,
-    0.02170874923467636,
-    -0.008195086382329464,
-    0.0021576357539743185,
-)
 
 
 @number("cap", lambda cap: cap > 0, "a number above 0, the bound of the results")
@@ -89,7 +78,7 @@ def _softcap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     Leading with x and c, both exact, it rounds no more often than tanh.
     """
     c = jnp.abs(cap)
-    t, rest = quotient(jnp.abs(x), c)
+    t, rest = two_div(jnp.abs(x), c)
     far = c - c * twice_odds(2 * t, 2 * rest)
     return jnp.where(t < 0.6, _near(x, x / c, c), jnp.copysign(far, x))
 
@@ -97,7 +86,7 @@ def _softcap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
 def _near(a: jax.Array, t: jax.Array, c: jax.typing.ArrayLike) -> jax.Array:
     """c tanh(t), where c t = a, for |t| < 0.6."""
     if t.dtype == np.float32:
-        return a + a * (t * t * polynomial(_TANH, t * t))
+        return a + a * (t * t * polynomial(coefficients.TANH_LONG, t * t))
     m = expm1(-2 * jnp.clip(t, -1, 1))
     # A subnormal number would be read as zero.
     return jnp.where(jnp.abs(t) < 1e-9, a, c * (-m / (2 + m)))
@@ -105,13 +94,13 @@ def _near(a: jax.Array, t: jax.Array, c: jax.typing.ArrayLike) -> jax.Array:
 
 def _slope_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     """1 / cosh(t)^2 = 4 sigmoid'(2 t)."""
-    t, rest = quotient(x, cap)
+    t, rest = two_div(x, cap)
     return logistic_slope(4, 2 * t, 2 * rest)
 
 
 def _curvature_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     """-2 tanh(t) / cosh(t)^2 / cap."""
-    t, rest = quotient(x, cap)
+    t, rest = two_div(x, cap)
     far = jnp.sign(t) * (1 - twice_odds(2 * t, 2 * rest))
     # In two parts it is more exact, unless the smaller vanishes.
     near = jnp.where(jnp.abs(t) < 0.01, x / cap, t)
@@ -121,7 +110,7 @@ def _curvature_value(x: jax.Array, cap: jax.Array) -> jax.Array:
 
 def _in_cap_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     """tanh(t) - t / cosh(t)^2; where that cancels, (sinh(2 t) / 2 - t) / cosh(t)^2."""
-    t, rest = quotient(x, cap)
+    t, rest = two_div(x, cap)
     s = logistic_slope(4, 2 * t, 2 * rest)
     small = jnp.clip(x / cap, -1.3, 1.3)
     z = 4 * small * small
@@ -162,6 +151,6 @@ _softcap = parametric(
     _slope,
     _in_cap,
     name="softcap",
-    coarse=_half.softcap,
-    coarse_slope=_half_slope,
+    half_value=_half.softcap,
+    half_slope=_half_slope,
 )

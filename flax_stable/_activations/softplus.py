@@ -10,16 +10,17 @@ import numpy as np
 
 from .._custom_vjp import custom_vjp
 from .._precision import (
-    binary_scaled,
-    coarse_log1p,
+    coefficients,
     exp,
+    exp_scaled,
     expm1,
-    expm1_parts,
+    log1p_half,
+    log1p_reduced,
+    log1p_short,
     log_product,
     narrow,
-    product,
-    short_log1p,
     split_exp,
+    two_prod,
     widen,
 )
 from .._public import compiled, explained, number
@@ -129,7 +130,7 @@ def compiled_with_beta(x, beta, called="softplus", argument="x"):
 
 
 def _softplus_value(x: jax.Array) -> jax.Array:
-    return jnp.where(x < 0, 0, x) + short_log1p(exp(-jnp.abs(x)))
+    return jnp.where(x < 0, 0, x) + log1p_short(exp(-jnp.abs(x)))
 
 
 def _slope_at(x: jax.Array) -> jax.Array:
@@ -139,12 +140,12 @@ def _slope_at(x: jax.Array) -> jax.Array:
     return 1 / ((1 + power) + power * z)
 
 
-def _coarse_value(x: jax.Array) -> jax.Array:
-    return jnp.where(x < 0, 0, x) + coarse_log1p(jnp.exp(-jnp.abs(x)))
+def _half_value(x: jax.Array) -> jax.Array:
+    return jnp.where(x < 0, 0, x) + log1p_half(jnp.exp(-jnp.abs(x)))
 
 
 _softplus_slope = elementwise(_slope_at, sigmoid_slope)
-_coarse_slope = elementwise(_half.sigmoid, sigmoid_slope)
+_half_slope = elementwise(_half.sigmoid, sigmoid_slope)
 
 
 # Softplus determines its slope, 1 - exp(-y), so the rule keeps the output, which the
@@ -172,7 +173,7 @@ _slope_of.defvjp(lambda y: (_slope_of(y), None), lambda _, g: (g,))
 @custom_vjp
 def _softplus(x: jax.Array) -> jax.Array:
     wide = widen(x)
-    value = _softplus_value if wide.dtype == x.dtype else _coarse_value
+    value = _softplus_value if wide.dtype == x.dtype else _half_value
     return narrow(value(wide), x)
 
 
@@ -189,7 +190,7 @@ def _softplus_bwd(kept, g):
     elif wide_g.dtype == g.dtype:
         slope = _softplus_slope(x)
     else:
-        slope = _coarse_slope(widen(x))
+        slope = _half_slope(widen(x))
     return (narrow(wide_g * slope, g),)
 
 
@@ -197,49 +198,52 @@ _softplus.defvjp(_softplus_fwd, _softplus_bwd)
 _softplus_rule = few_bit(_softplus, "softplus")
 
 
-def _held(x: jax.Array, beta: jax.Array) -> jax.Array:
+def _clipped(x: jax.Array, beta: jax.Array) -> jax.Array:
     """x where beta x is below 1000, beyond which all derivatives are constant."""
     bound = jnp.minimum(1e3 / jnp.abs(beta), np.finfo(x.dtype).max)
     return jnp.clip(x, -bound, bound)
 
 
 def _beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
-    y, rest = product(_held(x, beta), beta)
+    y, rest = two_prod(_clipped(x, beta), beta)
     return jnp.where(y < 0, 0, x) + log1p_exp(beta, y, rest)
 
 
 def _beta_slope(x: jax.Array, beta: jax.Array) -> jax.Array:
-    return logistic(*product(_held(x, beta), beta))
+    return logistic(*two_prod(_clipped(x, beta), beta))
 
 
 def _beta_curvature(x: jax.Array, beta: jax.Array) -> jax.Array:
-    return logistic_slope(beta, *product(_held(x, beta), beta))
+    return logistic_slope(beta, *two_prod(_clipped(x, beta), beta))
 
 
 def _in_beta_value(x: jax.Array, beta: jax.Array) -> jax.Array:
     """-(log(1 + exp(y)) - y sigmoid(y)) / beta^2, y = beta x: it is even."""
-    return -entropy(beta, *product(_held(x, beta), beta)) / beta
+    return -entropy(beta, *two_prod(_clipped(x, beta), beta)) / beta
 
 
 def _mixed(x: jax.Array, beta: jax.Array) -> jax.Array:
-    return (_held(x, beta) / beta) * _curvature_with_beta(x, beta)
+    return (_clipped(x, beta) / beta) * _curvature_with_beta(x, beta)
 
 
 def _beta_third(x: jax.Array, beta: jax.Array) -> jax.Array:
-    return -beta * _curvature_with_beta(x, beta) * tanh(0.5 * beta * _held(x, beta))
+    return -beta * _curvature_with_beta(x, beta) * tanh(0.5 * beta * _clipped(x, beta))
 
 
 _curvature_with_beta: Callable = parametric(
     _beta_curvature,
     _beta_third,
     lambda x, beta: (
-        (_curvature_with_beta(x, beta) + _held(x, beta) * _beta_third(x, beta)) / beta
+        (_curvature_with_beta(x, beta) + _clipped(x, beta) * _beta_third(x, beta))
+        / beta
     ),
 )
 _in_beta: Callable = parametric(
     _in_beta_value,
     _mixed,
-    lambda x, beta: (_held(x, beta) * _mixed(x, beta) - 2 * _in_beta(x, beta)) / beta,
+    lambda x, beta: (
+        (_clipped(x, beta) * _mixed(x, beta) - 2 * _in_beta(x, beta)) / beta
+    ),
 )
 _softplus_with_beta = parametric(
     _beta_value,
@@ -298,8 +302,8 @@ _log_sigmoid = elementwise(
     lambda x: -_softplus_value(-x),
     lambda x: _softplus_slope(-x),
     "log_sigmoid",
-    coarse=lambda x: -_coarse_value(-x),
-    coarse_slope=lambda x: _coarse_slope(-x),
+    half_value=lambda x: -_half_value(-x),
+    half_slope=lambda x: _half_slope(-x),
 )
 
 
@@ -351,25 +355,22 @@ def inverse_softplus(y: jax.typing.ArrayLike) -> jax.Array:
     return _inverse_softplus(as_floating("inverse_softplus", y, argument="y"))
 
 
-# The float32 next to ln 2, from which numbers near it differ exactly, and the rest.
-_ROOT, _ROOT_REST = 0.6931471824645996, -1.904654299957768e-09
-
-
 def _inverse_value(y: jax.Array) -> jax.Array:
     """log(exp(y) - 1) in four ways, as y grows.
 
     The logarithm itself; half of twice its argument, whose last bits survive; log1p of
     2 (exp(y - ln 2) - 1) about the root ln 2; and y + log1p(-exp(-y)).
     """
+    root, root_rest = coefficients.LN2_NEAREST
     middle, near, above = y > 0.313, y > 0.43, y > 1.09
-    scale, high, tail = expm1_parts(
-        jnp.where(near, jnp.minimum(y, 2) - _ROOT, y),
-        jnp.where(near, np.array(_ROOT_REST, y.dtype), 0),
+    scale, hi, lo = exp_scaled(
+        jnp.where(near, jnp.minimum(y, 2) - root, y),
+        jnp.where(near, np.array(root_rest, y.dtype), 0),
     )
-    m = scale * (high + tail) + (scale - 1)
-    k, f = binary_scaled(jnp.where(above, -jnp.exp(-y), 2 * m))
+    m = scale * (hi + lo) + (scale - 1)
+    k, f = log1p_reduced(jnp.where(above, -jnp.exp(-y), 2 * m))
     k = jnp.where(near, k, -1)
-    f = jnp.where(near, f, (2 * scale * high + (2 * scale - 3)) + 2 * scale * tail)
+    f = jnp.where(near, f, (2 * scale * hi + (2 * scale - 3)) + 2 * scale * lo)
     x = jnp.where(above, y, 0) + log_product(k, jnp.clip(f, -0.5, 0.5))
     return jnp.where(middle, x, jnp.log(m))
 

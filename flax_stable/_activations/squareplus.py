@@ -77,7 +77,7 @@ def _halves(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
     return a, jnp.sqrt(a * a + k), k
 
 
-def _coarse_value(x: jax.Array, b: jax.Array) -> jax.Array:
+def _half_value(x: jax.Array, b: jax.Array) -> jax.Array:
     """y + max(x, 0), y = (b / 4) / p, p = (|x| + r) / 2: good to 2^-21."""
     a, r, _ = _halves(x, b)
     return 0.25 * b / jnp.maximum(a + r, jnp.abs(x)) + jnp.where(x < 0, 0, x)
@@ -149,5 +149,5 @@ _squareplus = parametric(
     ),
     lambda x, b: 0.25 * _reciprocal(x, b),
     name="squareplus",
-    coarse=_coarse_value,
+    half_value=_half_value,
 )

@@ -10,21 +10,21 @@ import numpy as np
 
 from .._activations._elementwise import named
 from .._activations._few_bit import assert_bits, optimal_steps
-from .._activations.gelu import cubic_log2, exponent_parts, slope_of_cubic
-from .._activations.normal import INVERSE_SQRT_2PI
-from .._activations.silu import one_plus_halved, slope_of_exp
+from .._activations.gelu import cubic_log2, cubic_words, slope_of_cubic
+from .._activations.silu import one_plus_half_scaled, slope_of_exp
 from .._custom_vjp import custom_vjp
 from .._precision import (
     Exp,
-    exp2_ratio,
-    exp_parts,
-    exp_ratio,
-    halved,
-    head,
+    coefficients,
+    exp2_reduced,
+    exp_reduced,
+    exp_reduced_short,
+    half_scaled,
+    hi_word,
     narrow,
     polynomial,
     power_of_two,
-    square_parts,
+    square_words,
     widen,
 )
 
@@ -33,18 +33,18 @@ def gated(
     activation: Callable,
     *products: Callable,
     name: str | None = None,
-    coarse: tuple[Callable, ...] = (),
+    half: tuple[Callable, ...] = (),
 ) -> Callable:
     """``x activation(gate)``, whose rule keeps both and computes the rest anew.
 
     The first of ``products`` multiplies x by the activation of the gate, the second by
     its derivative, which makes the derivative by the gate, and so on; each also gets
     the function it stands for.  ``name`` is what checkpoint policies call x and the
-    gate.  Inputs of 16 bits or less take ``coarse`` in place of the first of these: the
+    gate.  Inputs of 16 bits or less take ``half`` in place of the first of these: the
     activation, its product and that of its derivative.
     """
     exact = _chain(activation, products)
-    plain = _chain(coarse[0], coarse[1:] + products[2:]) if coarse else exact
+    plain = _chain(half[0], half[1:] + products[2:]) if half else exact
 
     @custom_vjp
     def unit(x, gate):
@@ -152,7 +152,7 @@ def sigmoid_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
 
 def sigmoid_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
     """``x sigmoid'(gate)``."""
-    e, scale = _faint_exp(gate)
+    e, scale = _exp_abs_scaled(gate)
     return x * (e.whole / (1 + e.whole * (2 + e.whole))) * scale * scale
 
 
@@ -167,7 +167,7 @@ def gelu_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
     """``x gelu(gate)`` in the form with tanh."""
     held = jnp.maximum(gate, -_CUBIC_END[gate.dtype])
     exponent = cubic_log2(-jnp.minimum(held, 9))
-    y, scale = one_plus_halved(*exp2_ratio(*exponent))
+    y, scale = one_plus_half_scaled(*exp2_reduced(*exponent))
     return _over(x, held, y, jnp.where(gate == -jnp.inf, 0, scale))
 
 
@@ -175,7 +175,7 @@ def gelu_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
     """``x gelu'(gate)`` in the form with tanh."""
     a = jnp.abs(gate)
     y = -jnp.minimum(a, _CUBIC_END[gate.dtype])
-    e, scale = halved(y, *exp2_ratio(*cubic_log2(y)))
+    e, scale = half_scaled(y, *exp2_reduced(*cubic_log2(y)))
     scale = jnp.where(gate < 0, jnp.where(a == jnp.inf, 0, scale), 1)
     return x * slope_of_cubic(gate, e) * scale * scale
 
@@ -190,7 +190,7 @@ def _over(x: jax.Array, gate: jax.Array, y: jax.Array, scale: jax.Array) -> jax.
 
 def silu_slope_product(_: Callable, x: jax.Array, gate: jax.Array) -> jax.Array:
     """``x silu'(gate)``."""
-    e, scale = _faint_exp(gate)
+    e, scale = _exp_abs_scaled(gate)
     scale = jnp.where(gate < 0, scale, 1)
     return x * slope_of_exp(gate, e) * scale * scale
 
@@ -200,17 +200,17 @@ _END = {np.dtype(np.float32): 190.0, np.dtype(np.float64): 1485.0}
 _CUBIC_END = {np.dtype(np.float32): 13.3, np.dtype(np.float64): 27.2}
 
 
-def _faint_exp(gate: jax.Array) -> tuple[Exp, jax.Array]:
-    """``exp(-|gate|)`` as `halved` gives it, and zero at infinity alone."""
+def _exp_abs_scaled(gate: jax.Array) -> tuple[Exp, jax.Array]:
+    """``exp(-|gate|)`` as `half_scaled` gives it, and zero at infinity alone."""
     y = -jnp.minimum(jnp.abs(gate), _END[gate.dtype])
-    e, scale = halved(y, *exp_ratio(y))
+    e, scale = half_scaled(y, *exp_reduced_short(y))
     return e, jnp.where(jnp.abs(gate) == jnp.inf, 0, scale)
 
 
 def _one_plus_exp(gate: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``1 + exp(-gate)`` likewise; where that is 1, the gate is held."""
     y = jnp.minimum(-gate, _END[gate.dtype])
-    total, scale = one_plus_halved(*exp_ratio(jnp.maximum(y, -60)))
+    total, scale = one_plus_half_scaled(*exp_reduced_short(jnp.maximum(y, -60)))
     return total, jnp.where(gate == -jnp.inf, 0, scale)
 
 
@@ -234,8 +234,8 @@ def fading(
         unlift = np.array(2.0**-lift, x.dtype)
         end = reach[0] if x.dtype == np.float32 else reach[1]
         held = jnp.clip(gate, -end, end)
-        n, high, tail = exp_parts(*exponent(held))
-        lifted = power_of_two(n + 2 * lift) * (1 + (high + tail)) * ratio(held)
+        n, hi, lo = exp_reduced(*exponent(held))
+        lifted = power_of_two(n + 2 * lift) * (1 + (hi + lo)) * ratio(held)
         small = x * unlift * lifted * unlift
         if rise:
             small = jnp.where(jnp.abs(gate) < 1, (x * rise) * gate, small)
@@ -257,22 +257,21 @@ def _distance(gate: jax.Array) -> tuple:
 
 
 def _half_square(gate: jax.Array) -> tuple:
-    square, rest = square_parts(gate)
+    square, rest = square_words(gate)
     return -0.5 * square, 0.5 * rest
 
 
 def _cubic(gate: jax.Array) -> tuple:
     """That of gelu in the form with tanh."""
     a = jnp.abs(gate)
-    w, rest = exponent_parts((head(a), a - head(a)))
+    w, rest = cubic_words((hi_word(a), a - hi_word(a)))
     return -w, rest
 
 
 def cubic_ratio(gate: jax.Array) -> jax.Array:
     """2 w' + x w'' + x w'^2 of the cubic w, x < 0."""
-    scale = math.sqrt(8 / math.pi)
-    a, bend = jnp.abs(gate), 6 * 0.044715 * scale * (gate * gate)
-    slope = scale + 0.5 * bend
+    a, bend = jnp.abs(gate), 6 * coefficients.GELU_B[0] * (gate * gate)
+    slope = coefficients.GELU_A[0] + 0.5 * bend
     return (2 * slope + bend) - a * slope * slope
 
 
@@ -284,7 +283,7 @@ def tail_ratios(gate: jax.Array) -> tuple:
     """x Q / exp and (Q + x phi) / exp, for x < 0."""
     t = 1 / (gate * gate)
     tail = polynomial(_TAIL, t)
-    scale = INVERSE_SQRT_2PI[0]
+    scale = coefficients.INVERSE_SQRT_2PI[0]
     return -scale * tail, scale * gate * (1 - t * tail)
 
 

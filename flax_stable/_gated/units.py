@@ -10,10 +10,10 @@ import numpy as np
 from .._activations import _half
 from .._activations._elementwise import as_floating, assert_bool
 from .._activations.gelu import gelu, half_exact_gelu, half_gelu
-from .._activations.normal import INVERSE_SQRT_2PI
 from .._activations.piecewise import relu
 from .._activations.sigmoid import half_sigmoid, sigmoid
 from .._activations.silu import half_silu, silu
+from .._precision import coefficients
 from .._public import compiled
 from ..testing.references import REFERENCES
 from ._products import (
@@ -317,7 +317,11 @@ _glu: Callable = gated(
     sigmoid_slope_product,
     exponential(lambda x: -jnp.sign(x), rise=-0.125),
     name="glu",
-    coarse=(half_sigmoid, times(_half.sigmoid), times(_half.sigmoid_slope, even=True)),
+    half=(
+        half_sigmoid,
+        times(_half.sigmoid),
+        times(_half.sigmoid_slope, even=True),
+    ),
 )
 _swiglu: Callable = gated(
     silu,
@@ -325,7 +329,7 @@ _swiglu: Callable = gated(
     silu_slope_product,
     exponential(lambda x: 2 - jnp.abs(x)),
     name="swiglu",
-    coarse=(half_silu, times(_half.silu), times(_half.silu_slope)),
+    half=(half_silu, times(_half.silu), times(_half.silu_slope)),
 )
 _swiglu_rule = few_bit_gated(_swiglu, "swiglu", *REFERENCES["silu"][:2])
 _geglu: Callable = gated(
@@ -334,15 +338,15 @@ _geglu: Callable = gated(
     gelu_slope_product,
     tanh_form(cubic_ratio),
     name="geglu",
-    coarse=(half_gelu, times(_half.gelu), times(_half.gelu_slope)),
+    half=(half_gelu, times(_half.gelu), times(_half.gelu_slope)),
 )
 _exact_geglu: Callable = gated(
     functools.partial(gelu, approximate=False),
     gaussian(lambda x: tail_ratios(x)[0], rise=0.5),
     gaussian(lambda x: tail_ratios(x)[1]),
-    gaussian(lambda x: INVERSE_SQRT_2PI[0] * (2 - x * x)),
+    gaussian(lambda x: coefficients.INVERSE_SQRT_2PI[0] * (2 - x * x)),
     name="geglu",
-    coarse=(
+    half=(
         half_exact_gelu,
         times(_half.exact_gelu),
         times(_half.exact_gelu_slope),
