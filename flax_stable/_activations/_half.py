@@ -32,7 +32,7 @@ Parts = tuple[Any, ...]
 def _scaled(parts: Callable[[jax.Array, int], Parts]) -> Callable[..., jax.Array]:
     """The function that ``parts`` describes, or its product with ``times``.
 
-    Parts are multiplied in an order in which none underflows before the product.
+    The factors are multiplied in an order in which none underflows before the product.
     """
 
     @functools.wraps(parts)
