@@ -6,7 +6,8 @@ to make these alone.  All of them take a minute.  Functions are evaluated by mpm
 Polynomials for float32 are least squares, weighted anew 200 times by the size of the
 error (Lawson's iteration, which leads to the least maximum), on Chebyshev nodes.  A
 coefficient is rounded to float32, then the rest is fitted again, and so on.  Those for
-float64 interpolate on Chebyshev nodes, as do quotients of polynomials.
+float64 interpolate on Chebyshev nodes, as do quotients of polynomials; for float32 the
+terms of these are rounded and fitted again as well.
 """
 
 import argparse

@@ -73,10 +73,17 @@ def _clipped_below(x: jax.Array, end: float) -> jax.Array:
 
 
 def _near(
-    d: jax.Array, radius: float, series: tuple[float, ...], other: jax.Array
+    x: jax.Array, radius: float, root_and_series: tuple, other: jax.Array
 ) -> jax.Array:
-    """``d (series[0] + series[1] d + ...)`` next to a root, ``other`` elsewhere."""
-    return jnp.where(jnp.abs(d) < radius, d * polynomial(series, d), other)
+    """``d (series[0] + series[1] d + ...)``, d = x - root, next to a root.
+
+    Elsewhere it is ``other``.  (x - hi) - lo is what XLA folds in JAX 0.10: the second
+    word is multiplied first.
+    """
+    (hi, lo), series = root_and_series
+    d = x - hi
+    near = d * polynomial(series, d) - lo * series[0]
+    return jnp.where(jnp.abs(d) < radius, near, other)
 
 
 def sigmoid(x: jax.Array, times: jax.Array | None = None) -> jax.Array:
@@ -114,9 +121,7 @@ def silu_slope(x: jax.Array, n: int) -> Parts:
     """e (1 + y + e) / (1 + e)^2, y = -|x|, or 1 minus that for positive x."""
     y = -jnp.minimum(jnp.abs(x), 400)
     f, e = _exp(y, n)
-    (hi, lo), series = coefficients.HALF_SILU
-    d = (y - hi) - lo
-    return _slope(x, f, e, _near(d, 0.125, series, 1 + y + e))
+    return _slope(x, f, e, _near(y, 0.125, coefficients.HALF_SILU, 1 + y + e))
 
 
 def _slope(x: jax.Array, f: jax.Array, e: jax.Array, factor: jax.Array) -> Parts:
@@ -146,10 +151,8 @@ def gelu_slope(x: jax.Array, n: int) -> Parts:
     """e (1 + e - a w') / (1 + e)^2, a = |x|, or 1 minus that for positive x."""
     a = jnp.minimum(jnp.abs(x), 14)
     f, e = _exp(a * (_A + _B * (a * a)), n)
-    (hi, lo), series = coefficients.HALF_GELU
-    d = (a - hi) - lo
     factor = 1 + e - a * (_A + 3 * _B * (a * a))
-    return _slope(x, f, e, _near(d, 0.0625, series, factor))
+    return _slope(x, f, e, _near(a, 0.0625, coefficients.HALF_GELU, factor))
 
 
 def _tail(x: jax.Array, n: int) -> tuple[jax.Array, ...]:
@@ -170,9 +173,8 @@ def exact_gelu_slope(x: jax.Array, n: int) -> Parts:
     """Q(a) - a phi(a) for negative x, or 1 minus that."""
     a, p, q, f, _ = _tail(x, n)
     m = p / q - a * (1 / math.sqrt(2 * math.pi))
-    (hi, lo), series = coefficients.HALF_EXACT_GELU
-    d = (a - hi) - lo
-    return _mirrored(x, _near(d, 0.25, series, m), f)
+    m = _near(a, 0.25, coefficients.HALF_EXACT_GELU, m)
+    return _mirrored(x, m, f)
 
 
 @_scaled
@@ -195,10 +197,8 @@ def mish_slope(x: jax.Array, n: int) -> Parts:
     """
     y = -jnp.minimum(jnp.abs(x), 400)
     f, e = _exp(y, n)
-    (hi, lo), series = coefficients.HALF_MISH
-    d = (y - hi) - lo
     low = 4 * (1 + y) + e * ((6 + 4 * y) + e * (4 + e))
-    low = _near(d, 0.0625, series, low)
+    low = _near(y, 0.0625, coefficients.HALF_MISH, low)
     high = 1 + e * (4 + e * ((6 - 4 * y) + e * (4 - 4 * y)))
     below = x < 0
     bottom = jnp.where(below, 2 + e * (2 + e), 1 + e * (2 + 2 * e))

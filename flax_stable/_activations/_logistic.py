@@ -1,4 +1,4 @@
-"""The logistic function of an argument in two parts, for functions with a parameter."""
+"""The logistic function of an argument in two words, for functions with a parameter."""
 
 import math
 

@@ -102,7 +102,7 @@ def _curvature_value(x: jax.Array, cap: jax.Array) -> jax.Array:
     """-2 tanh(t) / cosh(t)^2 / cap."""
     t, rest = two_div(x, cap)
     far = jnp.sign(t) * (1 - twice_odds(2 * t, 2 * rest))
-    # In two parts it is more exact, unless the smaller vanishes.
+    # In two words it is more exact, unless the smaller vanishes.
     near = jnp.where(jnp.abs(t) < 0.01, x / cap, t)
     tanh_t = jnp.where(jnp.abs(t) < 0.6, _near(near, near, 1), far)
     return -tanh_t * logistic_slope(8 / cap, 2 * t, 2 * rest)

@@ -3,10 +3,10 @@
 XLA's own ``log1p`` is off by 2.5 units in the last place in float32 and slow, ``expm1``
 by 5 in older releases; its ``exp`` is good to 1 unit, but guards ends that a bounded
 argument never reaches.  The kernels here are polynomials of few terms, with powers of
-two made of bits.  What is rounded to 16 bits takes
-XLA's own, see `_activations/_half.py`.  docs/numerics.md explains all of it.
+two made of bits; `coefficients` is written by benchmarks/fit.py.  What is rounded to 16
+bits takes XLA's own: `_activations/_half.py`.  docs/numerics.md explains all of it.
 
-XLA folds ``(x - a) - b`` into ``x - (a + b)``: a constant in two parts therefore goes
+XLA folds ``(x - a) - b`` into ``x - (a + b)``: a constant in two words therefore goes
 into a sum with a rounded term between the two.  On CPU it ends a loop at a quotient of
 two arrays that is used twice, which costs passes over the memory: formulas in float32
 use each quotient once, or multiply by a reciprocal.
