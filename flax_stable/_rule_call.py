@@ -363,7 +363,10 @@ def symbolic_zero(x: Any) -> SymbolicZero:
 
 
 def _zeros(x: Any) -> Any:
-    return jnp.zeros_like(x) if _is_inexact(x) else _float0_zeros(jax.typeof(x))
+    if _is_inexact(x):
+        return jnp.zeros_like(x)
+    zeros, axes = _float0_zeros(jax.typeof(x)), tuple(_varying(x))
+    return lax.pcast(zeros, axes, to="varying") if axes else zeros
 
 
 def _zeros_of(types: list) -> list:

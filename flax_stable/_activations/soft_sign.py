@@ -58,7 +58,7 @@ def soft_sign(x: jax.typing.ArrayLike) -> jax.Array:
 
 def _magnitude(x: jax.Array) -> jax.Array:
     """``|x|`` with the derivative 0 at 0, as it is chosen there; that of abs is 1."""
-    return jnp.sign(x) * x
+    return jnp.maximum(x, -x)
 
 
 def _soft_sign_value(x: jax.Array) -> jax.Array:

@@ -212,7 +212,7 @@ def entropy(
       >>> jax.grad(lambda p: -fs.safe.entropy(p))(p).round(4)
       Array([0.3069, 0.3069, 0.    ], dtype=float32)
     """
-    p = as_floating("safe.entropy", p)
+    p = as_floating("safe.entropy", p, "p")
     axes = row_axes("safe.entropy", p, axis)
     mask = row_mask("safe.entropy", where, p)
     plogp = _plogp(limit_of(p.dtype))
@@ -281,7 +281,7 @@ def softmax_entropy(
       >>> jax.grad(fs.safe.softmax_entropy)(logits)
       Array([0., 0., 0.], dtype=float32)
     """
-    logits = as_floating("safe.softmax_entropy", logits)
+    logits = as_floating("safe.softmax_entropy", logits, "logits")
     axes, mask = (
         row_axes("safe.softmax_entropy", logits, axis),
         row_mask("safe.softmax_entropy", where, logits),

@@ -288,7 +288,7 @@ quadratic_form = with_rule(
 sorted_rule = with_rule(
     lambda x: jnp.sort(x),
     lambda x: (jnp.sort(x), jnp.argsort(x)),
-    lambda order, g: (jnp.zeros_like(g).at[order].set(g, unique_indices=True),),
+    lambda order, g: (jnp.zeros_like(g).at[order].set(g),),
 )
 moments = jax.custom_vjp(lambda x, y: (jnp.sum(x * y), jnp.sum(x)))
 
@@ -385,6 +385,7 @@ RIGHT = {
         fs.softplus, (X,), {"exact": REFERENCES["softplus"], "max_ulp": 3}
     ),
     "fs.gelu": Right(fs.gelu, (X,), {"max_residual_bytes": 4, "skip": PLACES}),
+    "fs.logsumexp": Right(fs.logsumexp, (ROW,), {"skip": PLACES}),
     "fs.swiglu": Right(
         lambda x, gate: fs.swiglu(x, gate=gate), (X, Y), {"skip": PLACES}
     ),
