@@ -181,8 +181,8 @@ def _tanh_value(x: jax.Array) -> jax.Array:
         return jnp.where(x == 0, x, jnp.copysign(-m / (2 + m), x))
     power, z = split_exp(2 * jnp.minimum(a, 10))
     m = (power - 1) + power * z
-    near = x + x * (a * a) * polynomial(coefficients.TANH, a * a)
-    return jnp.where(a < 0.26, near, jnp.copysign(m / (2 + m), x))
+    near = a + a * (a * a) * polynomial(coefficients.TANH, a * a)
+    return jnp.copysign(jnp.where(a < 0.26, near, m / (2 + m)), x)
 
 
 def _double_tanh_slope(x: jax.Array) -> jax.Array:

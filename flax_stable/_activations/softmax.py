@@ -299,6 +299,9 @@ def _share_bwd(axes, kept, g):
 
 
 _share.defvjp(_share_fwd, _share_bwd)
+# Only second derivatives pass here.  A cotangent is often a product: computed anew in
+# each loop, here fused and there rounded, it would not cancel.
+_share.rule.barrier = True
 
 
 def _pull_back(e, total, x, axes, g):
@@ -312,6 +315,31 @@ def _pull_back(e, total, x, axes, g):
     g = g - jnp.sum(lax.stop_gradient(e) * g, axes, keepdims=True) * scale
     mean = jnp.sum(e * g, axes, keepdims=True) * scale
     return narrow(e * scale * (g - mean), x)
+
+
+@functools.partial(custom_vjp, nondiff_argnums=(4,))
+def _pulled_back(x, top, total, g, axes):
+    """`_pull_back` from the input and its parts, with the derivatives of the softmax.
+
+    Those of the exponential and of the total, taken apart, would cancel.
+    """
+    return _pull_back(jnp.exp(widen(x) - top), _positive(total), x, axes, g)
+
+
+def _pulled_back_fwd(*args):
+    return _pulled_back(*args), args[:4]
+
+
+def _pulled_back_bwd(axes, kept, h):
+    def formula(x, g):
+        return _pull_back(_share(x, *parts, axes), 1.0, x, axes, g)
+
+    x, *parts, g = kept
+    x_bar, g_bar = jax.vjp(formula, x, g)[1](h)
+    return x_bar, None, None, g_bar
+
+
+_pulled_back.defvjp(_pulled_back_fwd, _pulled_back_bwd)
 
 
 # A barrier keeps the backward pass a program of its own: merged with the forward pass
@@ -333,7 +361,7 @@ def _softmax_bwd(axes, kept, g):
     kept = named(kept, "softmax")
     if is_wide(kept):
         return (_pull_back(kept, 1.0, kept, axes, g),)
-    return _share_bwd(axes, (kept, *_parts(kept, axes)), g)[:1]
+    return (_pulled_back(kept, *_parts(kept, axes), g, axes),)
 
 
 _softmax.defvjp(_softmax_fwd, _softmax_bwd)

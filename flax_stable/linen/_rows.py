@@ -70,8 +70,8 @@ class Standardize(nn.Module):
 
     Example:
       >>> import jax.numpy as jnp, flax_stable as fs
-      >>> fs.linen.Standardize().apply({}, jnp.array([1.0, 3.0]))
-      Array([-0.999995,  0.999995], dtype=float32)
+      >>> fs.linen.Standardize().apply({}, jnp.array([1.0, 3.0])).round(4)
+      Array([-1.,  1.], dtype=float32)
     """
 
     axis: Axis = -1
