@@ -310,7 +310,10 @@ def _pull_back(e, total, x, axes, g):
     Any constant may be taken from ``g``.  Once its mean is, the element whose share is
     almost 1 adds next to nothing to the sum, and the rest does not drown in it.
     """
-    g, scale = widen(g), 1 / total
+    # Times 1: XLA on CPU must not contract a product in g to an FMA.  Without the
+    # rounding that its mean has seen, the largest element would not cancel.
+    one = jnp.minimum(1 + e, 1) if is_wide(x) else 1.0
+    g, scale = widen(g) * one, 1 / total
     # On a GPU sums of e g fuse with those that made e, but sums of e g / total do not.
     g = g - jnp.sum(lax.stop_gradient(e) * g, axes, keepdims=True) * scale
     mean = jnp.sum(e * g, axes, keepdims=True) * scale
@@ -403,8 +406,7 @@ def _log_mean_fwd(x, count, axes, name):
 
 
 def _log_mean_bwd(axes, name, kept, g):
-    p = _share(*named(kept, name), axes)
-    return narrow(g * p, kept[0]), None
+    return narrow(g * _share(*named(kept, name), axes), kept[0]), None
 
 
 _log_mean.defvjp(_log_mean_fwd, _log_mean_bwd)
