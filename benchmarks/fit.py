@@ -340,7 +340,7 @@ LOG_COSH = Polynomial(
 
 
 def mish_fit(order: int, low: str, high: str) -> tuple[Polynomial, tuple[float, float]]:
-    """The derivative over the distance to the number next to its root, and that."""
+    """The derivative over the distance to a number next to its root, and the number."""
 
     def f(x: mp.mpf) -> mp.mpf:
         return mish_slopes(x)[order]
@@ -451,7 +451,7 @@ def fitted_both(*fits: tuple) -> tuple[object, str]:
 # By name: what it is, and a function that makes it, or it and the error.
 CONSTANTS: dict[str, tuple[str, Callable]] = {
     "LN2": (
-        "ln 2 in two words by dtype, of which the first has few enough bits that its "
+        "ln 2 in two words by dtype, the first with few enough bits that its "
         "product with any exponent is exact",
         lambda: {"F32": short_words(mp.log(2), 16), "F64": short_words(mp.log(2), 32)},
     ),
@@ -500,11 +500,11 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
         ),
     ),
     "SILU_SLOPE_ROOT": (
-        "A number next to the root of 1 + y + exp(y), and that there",
+        "A number next to the root of 1 + y + exp(y), and its value there",
         lambda: beside_root(exp_sum((1, 1), (1, 0)), -1.28),
     ),
     "SILU_CURVATURE_ROOT": (
-        "A number next to the root of (2 + y) + (2 - y) exp(y), and that there",
+        "A number next to the root of (2 + y) + (2 - y) exp(y), and its value there",
         lambda: beside_root(exp_sum((2, 1), (2, -1)), -2.4),
     ),
     "MISH_SLOPE_ROOT": (
@@ -530,7 +530,7 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
         lambda: fitted_32(MISH_CURVATURE_LEFT, 11),
     ),
     "MISH_SLOPE_SUM_ROOT": (
-        "A number next to the root of the sum in mish', y < 0, and that there",
+        "A number next to the root of the sum in mish', y < 0, and its value there",
         lambda: beside(
             exp_sum((4, 4), (6, 4), (4, 0), (1, 0)),
             -1.19,
@@ -653,7 +653,7 @@ CONSTANTS: dict[str, tuple[str, Callable]] = {
 
 HEADER = '''"""Every fitted number of the library: benchmarks/fit.py writes this file.
 
-Words are a number and what it lacks.  Polynomials start with their lowest terms.
+A pair is the hi and lo words of a number.  Polynomials start with their lowest terms.
 """
 
 import numpy as np

@@ -43,7 +43,7 @@ def reproducible_value_and_grad(
     norm) needs that parameter whole.
 
     Args:
-      fun: a function of ``(params, batch)``, or of more arguments of which the batch is
+      fun: a function of ``(params, batch)``, or of more arguments, where the batch is
         the last one, that returns a scalar, the mean over the examples of the batch.
         It sees one group and no mesh: no collectives, no sharding constraints.
       argnums: which arguments to differentiate by, as in `jax.value_and_grad`; not the

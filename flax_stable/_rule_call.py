@@ -299,7 +299,7 @@ def _leaves_up_to(tree: Any, ct: Any) -> list | None:
     """The leaves of a cotangent for a tree, None where it is zero; None if it differs.
 
     One array stands for all that are below its place, as one None does.
-    It takes trees apart and builds none: a class may refuse to hold what is no array.
+    It takes trees apart and builds none: a class may refuse to hold anything else.
     """
     if ct is None or jax.tree_util.all_leaves([ct]):
         return [ct] * tree.num_leaves

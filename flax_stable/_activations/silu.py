@@ -103,7 +103,7 @@ def one_plus(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def one_plus_half_scaled(n: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``1 + 2^n (1 + z)`` times the square of a scale, and that."""
+    """``1 + 2^n (1 + z)`` times the square of a scale, and the scale."""
     half = jnp.maximum(jnp.round(0.5 * n - far_exponent(n) / 2), 0)
     return _one_plus(power_of_two(n - 2 * half), z), power_of_two(-half)
 

@@ -1,6 +1,6 @@
 """Every fitted number of the library: benchmarks/fit.py writes this file.
 
-Words are a number and what it lacks.  Polynomials start with their lowest terms.
+A pair is the hi and lo words of a number.  Polynomials start with their lowest terms.
 """
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy as np
 F32: np.dtype = np.dtype(np.float32)
 F64: np.dtype = np.dtype(np.float64)
 
-# ln 2 in two words by dtype, of which the first has few enough bits that its product
-# with any exponent is exact.
+# ln 2 in two words by dtype, the first with few enough bits that its product with any
+# exponent is exact.
 LN2 = {
     F32: (0.693145751953125, 1.4286068203094173e-06),
     F64: (0.6931471803691238, 1.9082149292705877e-10),
@@ -138,13 +138,13 @@ LOG_COSH = {
     ),
 }
 
-# A number next to the root of 1 + y + exp(y), and that there.
+# A number next to the root of 1 + y + exp(y), and its value there.
 SILU_SLOPE_ROOT = {
     F32: (-1.2784645557403564, -1.659355263530338e-08),
     F64: (-1.2784645427610737, 1.3995343912896686e-16),
 }
 
-# A number next to the root of (2 + y) + (2 - y) exp(y), and that there.
+# A number next to the root of (2 + y) + (2 - y) exp(y), and its value there.
 SILU_CURVATURE_ROOT = {
     F32: (-2.399357318878174, -5.0200708317466996e-08),
     F64: (-2.3993572805154675, 2.416278182818987e-16),
@@ -200,7 +200,7 @@ MISH_CURVATURE_LEFT = (
     0.002434723312035203,
 )
 
-# A number next to the root of the sum in mish', y < 0, and that there.
+# A number next to the root of the sum in mish', y < 0, and its value there.
 MISH_SLOPE_SUM_ROOT = (-1.1924312145154952, 3.106890480954611e-16)
 
 # The same of the sum in mish'', x < 0.

@@ -241,7 +241,7 @@ def softmax_entropy(
     axis: Axis = -1,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    r"""The entropy of the softmax of logits, of which -inf masks an element.
+    r"""The entropy of the softmax of logits, where -inf masks an element.
 
     .. math::
       \mathrm{softmax\_entropy}(x) = -\sum_i p_i \log p_i
