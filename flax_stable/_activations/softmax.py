@@ -317,7 +317,7 @@ def _pull_back(e, total, x, axes, g):
     # On a GPU sums of e g fuse with those that made e, but sums of e g / total do not.
     g = g - jnp.sum(lax.stop_gradient(e) * g, axes, keepdims=True) * scale
     mean = jnp.sum(e * g, axes, keepdims=True) * scale
-    return narrow(e * scale * (g - mean), x)
+    return narrow(e * ((g - mean) * scale), x)
 
 
 @functools.partial(custom_vjp, nondiff_argnums=(4,))

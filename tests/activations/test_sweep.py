@@ -72,6 +72,5 @@ def test_worst_inputs(name):
         # Before JAX 0.12 softplus keeps its input: its slope is another formula.
         if (name, order) == ("softplus", 1) and jax.__version_info__ < (0, 12):
             continue
-        # Another machine, version of JAX or order of a formula may round elsewhere: the
-        # curvature of squareplus is off by exactly 2 ULP less than it was.
-        assert abs(again.maximum - found["maximum"]) <= 2, (order, found)
+        # Another machine or version of JAX may round elsewhere.
+        assert abs(again.maximum - found["maximum"]) < 2, (order, found)
